@@ -1,0 +1,534 @@
+"""Helpers of the MNIST walkthrough (S6_Part2.ipynb): data, training, receptive field, figures.
+
+Images are float32 tensors (N, 1, 28, 28), labels int64 tensors (N,). Accuracy is in percent, 0 to 100.
+"""
+import contextlib
+import copy
+import io
+import math
+import os
+import pickle
+import re
+import shutil
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from IPython import get_ipython
+from IPython.display import display
+from torch import nn
+from torch.fx.passes.shape_prop import ShapeProp
+from torch.optim.lr_scheduler import CyclicLR, OneCycleLR, ReduceLROnPlateau
+from torch.utils.data import TensorDataset
+from torchvision.datasets import MNIST
+from torchvision.datasets.utils import check_integrity
+from tqdm import tqdm
+
+MEAN, STD = 0.1307, 0.3081  # of the training pixels, scaled to 0..1
+
+# ---------------------------------------------------------------- data
+
+
+def read_mnist(root="data") -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return MNIST as stored: train images (60000, 28, 28) uint8, train labels, test images, test labels.
+
+    Uses the .gz files in root/MNIST/raw; torchvision checks their MD5 and downloads what is missing or
+    damaged. It extracts in a temporary folder: nothing in root is ever half written, and runs can share it.
+    Raises RuntimeError, naming the files, where they can't be had.
+    """
+    raw = Path(root, "MNIST", "raw")
+    bad = [name for name, md5 in MNIST.resources if not check_integrity(str(raw / name), md5)]
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            copies = Path(scratch, "MNIST", "raw")
+            copies.mkdir(parents=True)
+            for name, _ in MNIST.resources:
+                if name not in bad:
+                    shutil.copyfile(raw / name, copies / name)
+            train_set, test_set = (MNIST(scratch, train=part, download=True) for part in (True, False))
+            for name in bad:  # keep the download for the next run, where root can be written
+                with contextlib.suppress(OSError):
+                    raw.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(copies / name, raw / f"{name}.{os.getpid()}")
+                    if (raw / name).exists():
+                        os.replace(raw / name, raw / f"{name}.damaged")
+                    os.replace(raw / f"{name}.{os.getpid()}", raw / name)
+    except (OSError, RuntimeError) as error:
+        found = [f"{raw / name} is {'damaged' if (raw / name).exists() else 'missing'}" for name in bad]
+        raise RuntimeError(
+            f"MNIST can't be read: {'; '.join(found) or 'the .gz files are sound, but extracting them failed'}. "
+            f"({str(error).splitlines()[0]}) Remedy: connect to the internet and run again, or put sound copies there; "
+            f"extracting needs 60 MB of free disk in {tempfile.gettempdir()}.") from error
+    return train_set.data, train_set.targets, test_set.data, test_set.targets
+
+
+def normalise(images: torch.Tensor) -> torch.Tensor:
+    """Turn uint8 images (N, 28, 28) into float32 (N, 1, 28, 28) with mean 0 and standard deviation 1."""
+    if images.dtype != torch.uint8:
+        raise ValueError(f"images must be uint8 pixels, 0 to 255, as read_mnist returns them; got {images.dtype}")
+    return images.unsqueeze(1).float().div(255).sub(MEAN).div(STD)
+
+
+def load_mnist(root="data", device="cpu") -> tuple[TensorDataset, TensorDataset]:
+    """Return (train, test): normalised images (N, 1, 28, 28) and labels (N,), held on the device."""
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {str(device)!r} is not available here; use 'cpu' ({error})") from error
+    train_images, train_labels, test_images, test_labels = read_mnist(root)
+    return (TensorDataset(normalise(train_images).to(device), train_labels.to(device)),
+            TensorDataset(normalise(test_images).to(device), test_labels.to(device)))
+
+
+class TensorLoader:
+    """Batches of a TensorDataset (images, labels) that already lies on its device; len() counts batches.
+
+    augment, if given, is called on each batch of images; generator fixes the order of shuffling.
+    """
+
+    def __init__(self, dataset, batch_size, shuffle=False, augment=None, generator=None):
+        if not isinstance(dataset, TensorDataset) or len(dataset.tensors) != 2 or len(dataset) == 0:
+            raise ValueError("dataset must be a TensorDataset of images and labels, at least one of each; got "
+                             f"{type(dataset).__name__} of length {len(dataset)}. For others use a DataLoader.")
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"batch_size must be a whole number of at least 1, got {batch_size!r}")
+        if dataset.tensors[1].min() < 0:  # nll_loss would pass over a label of -100 without a word
+            raise ValueError(f"labels must not be negative, got {dataset.tensors[1].min()}")
+        self.dataset, self.batch_size, self.shuffle = dataset, batch_size, shuffle
+        self.augment, self.generator = augment, generator
+
+    def __len__(self):
+        return math.ceil(len(self.dataset) / self.batch_size)
+
+    def __iter__(self):
+        images, labels = self.dataset.tensors
+        if self.shuffle:
+            device = self.generator.device if self.generator else "cpu"
+            order = torch.randperm(len(labels), generator=self.generator, device=device).to(labels.device)
+        for start in range(0, len(labels), self.batch_size):
+            batch = slice(start, start + self.batch_size)
+            batch = order[batch] if self.shuffle else batch
+            yield self.augment(images[batch]) if self.augment else images[batch], labels[batch]
+
+
+# ---------------------------------------------------------------- training
+
+
+def train(model, device, loader, optimizer, scheduler=None, average=None) -> tuple[float, float]:
+    """Train for one epoch; return (loss, accuracy in %), averaged over the samples seen.
+
+    model maps images to log-probabilities (N, classes). scheduler steps here only if its class steps every
+    batch; average, an AveragedModel, takes in the weights after every batch. Raises ValueError for inputs
+    that would train wrongly, FloatingPointError when the loss is no longer a number.
+    """
+    own = {id(p) for p in model.parameters()}
+    if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
+        raise ValueError("optimizer holds none of this model's parameters: make it from model.parameters()")
+    model.train()
+    loss_sum = correct = samples = 0
+    for images, labels in loader:
+        images, labels = images.to(device), labels.to(device)
+        optimizer.zero_grad()
+        output = model(images)
+        if samples == 0:
+            _check_batch(images, labels, output)
+        loss = F.nll_loss(output, labels)
+        loss.backward()
+        optimizer.step()
+        if isinstance(scheduler, (OneCycleLR, CyclicLR)):
+            scheduler.step()
+        if average is not None:
+            average.update_parameters(model)
+        # The sums stay on the device: with .item() here a GPU would wait for every batch.
+        loss_sum += loss.detach() * len(labels)
+        correct += (output.argmax(1) == labels).sum()
+        samples += len(labels)
+    return _averages(loss_sum, correct, samples)
+
+
+def test(model, device, loader) -> tuple[float, float]:
+    """Return (loss, accuracy in %) of the model over all samples of the loader; nothing is learned."""
+    model.eval()
+    loss_sum = correct = samples = 0
+    with torch.no_grad():
+        for images, labels in loader:
+            images, labels = images.to(device), labels.to(device)
+            output = model(images)
+            if samples == 0:
+                _check_batch(images, labels, output)
+            loss_sum += F.nll_loss(output, labels, reduction="sum")
+            correct += (output.argmax(1) == labels).sum()
+            samples += len(labels)
+    return _averages(loss_sum, correct, samples)
+
+
+def _check_batch(images, labels, output) -> None:
+    """Refuse a first batch that would run without an error and give a wrong result."""
+    if output.ndim != 2 or len(output) != len(images):
+        raise ValueError(f"model must return log-probabilities (N, classes) for its N={len(images)} images; it "
+                         f"returned {tuple(output.shape)}: check the images' size and the model's view or flatten")
+    if labels.shape != (len(images),) or labels.dtype != torch.int64:
+        raise ValueError(f"labels must be int64 of shape ({len(images)},), got {labels.dtype} {tuple(labels.shape)}")
+    if labels.min() < 0 or labels.max() >= output.shape[1]:
+        raise ValueError(f"labels must lie in 0..{output.shape[1] - 1}, got {labels.min()}..{labels.max()}")
+    if (output.detach().exp().sum(1) - 1).abs().max() > 0.01:  # nan passes here, and fails as a nan loss
+        raise ValueError("model must return log-probabilities: end its forward with F.log_softmax(x, dim=1)")
+
+
+def _averages(loss_sum, correct, samples: int) -> tuple[float, float]:
+    """Turn sums over samples into (loss, accuracy in %)."""
+    if samples == 0:
+        raise ValueError("loader gave no batch: its dataset is empty")
+    loss = float(loss_sum) / samples
+    if not math.isfinite(loss):
+        raise FloatingPointError(f"the loss became {loss}: lower the learning rate, or look for nan in the images")
+    return loss, 100 * int(correct) / samples
+
+
+def fit(model, device, train_loader, test_loader, optimizer, scheduler=None, epochs=20, average=None, checkpoint=None):
+    """Train for some epochs, testing after each; return the history, a DataFrame with one row an epoch.
+
+    Columns: epoch, lr (at the epoch's start), train_loss, train_accuracy, test_loss, test_accuracy, seconds
+    (of training only). With average, an AveragedModel, the test columns are the average's. With checkpoint, a
+    file's path, all that the run needs is written there after each epoch; a later call with the same recipe,
+    seed and epochs goes on from it. Raises ValueError if the file is damaged or another run's.
+    """
+    if not isinstance(epochs, int) or epochs < 1:
+        raise ValueError(f"epochs must be a whole number of at least 1, got {epochs!r}")
+    if scheduler is not None and scheduler.optimizer is not optimizer:
+        raise ValueError("scheduler was made for another optimizer: make it from the one given here")
+    if average is not None and not average.use_buffers and any(True for _ in model.buffers()):
+        raise ValueError("average needs use_buffers=True: without it BatchNorm's statistics are not averaged")
+    parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler, "average": average}
+    parts = {name: part for name, part in parts.items() if part is not None}
+    settings = run_settings(model, device, train_loader, optimizer, scheduler, epochs, average) if checkpoint else {}
+    history = _resume(checkpoint, parts, settings, train_loader) if checkpoint and os.path.exists(checkpoint) else []
+    resumed = f"resumed after epoch {len(history)}; " if history else ""
+    # In a notebook the bar is a line of text, updated in place: tqdm's own bars store a widget or a trail.
+    in_notebook = getattr(get_ipython(), "kernel", None) is not None
+    line = display({"text/plain": "0 epochs"}, raw=True, display_id=True) if in_notebook else None
+    with tqdm(total=epochs, initial=len(history), file=io.StringIO() if in_notebook else None, ascii=False,
+              bar_format="{n_fmt}/{total_fmt} epochs |{bar:20}| {elapsed}, {remaining} left{postfix}") as bar:
+        for epoch in range(len(history) + 1, epochs + 1):
+            lr, start = optimizer.param_groups[0]["lr"], time.perf_counter()
+            train_loss, train_accuracy = train(model, device, train_loader, optimizer, scheduler, average)
+            seconds = time.perf_counter() - start
+            test_loss, test_accuracy = test(model if average is None else average, device, test_loader)
+            if isinstance(scheduler, ReduceLROnPlateau):
+                scheduler.step(test_loss)
+            elif scheduler is not None and not isinstance(scheduler, (OneCycleLR, CyclicLR)):
+                scheduler.step()
+            history.append({"epoch": epoch, "lr": lr, "train_loss": train_loss, "train_accuracy": train_accuracy,
+                            "test_loss": test_loss, "test_accuracy": test_accuracy, "seconds": seconds})
+            if checkpoint:
+                states = {name: part.state_dict() for name, part in parts.items()}
+                _save({"settings": settings, "history": history, "random": _random_states(train_loader), **states}, checkpoint)
+            bar.set_postfix_str(f"{resumed}loss {train_loss:.4f} in training, {test_loss:.4f} in test; "
+                                f"test accuracy {test_accuracy:.2f}%", refresh=False)
+            bar.update()
+            if in_notebook:
+                line.update({"text/plain": str(bar)}, raw=True)
+    return pd.DataFrame(history)
+
+
+def run_settings(model, device, loader, optimizer, scheduler=None, epochs=20, average=None) -> dict[str, str]:
+    """What makes a run the run it is, in words, before it starts: only the same words may share a checkpoint."""
+    code = None
+    with contextlib.suppress(Exception):  # some networks can't be traced; then the layers must do
+        code = torch.fx.symbolic_trace(model).code  # the forward pass, as code
+    generator = getattr(loader, "generator", None)
+    words = {"network": (model, code), "device": str(device), "optimizer": optimizer, "average": average is not None,
+             "scheduler": (type(scheduler).__name__, scheduler.state_dict() if scheduler else None),
+             "data": (len(loader.dataset), loader.batch_size, getattr(loader, "augment", None)), "epochs": epochs,
+             "seed": (torch.initial_seed(), generator.initial_seed() if generator else None)}
+    return {name: re.sub(r" at 0x\w+", "", repr(value)) for name, value in words.items()}
+
+
+def _random_states(loader) -> dict:
+    """The states of the random generators: dropout's and augmentation's, and the loader's own."""
+    generator = getattr(loader, "generator", None)
+    own = {"loader": generator.get_state()} if generator else {}
+    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all(), **own}
+
+
+def _resume(path, parts: dict, settings: dict, loader) -> list[dict]:
+    """Bring all parts of a run to where its checkpoint left them; return the history so far."""
+    saved = _load(path, "cpu")
+    known = saved.get("settings", {}) if isinstance(saved, dict) else {}
+    other = [name for name in settings if known.get(name) != settings[name]]
+    if other:
+        raise ValueError(f"{path} is not a checkpoint of this run, it differs in {', '.join(other)}: give another "
+                         "path, or delete the file to start anew")
+    for name, part in parts.items():
+        part.load_state_dict(saved[name])
+    torch.set_rng_state(saved["random"]["cpu"])
+    torch.cuda.set_rng_state_all(saved["random"]["cuda"])
+    if "loader" in saved["random"]:
+        loader.generator.set_state(saved["random"]["loader"])
+    return saved["history"]
+
+
+def _save(state: dict, path) -> None:
+    """Write a file whole or not at all: under another name first."""
+    temporary = f"{path}.{os.getpid()}"
+    try:
+        torch.save(state, temporary)
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _load(path, device) -> dict:
+    """Read a file of torch.save, running none of what it holds as code."""
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except (EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{path} is damaged, or not written by these helpers: delete it and make it anew") from error
+
+
+def save_model(model: nn.Module, path) -> None:
+    """Write the model's weights (its state_dict) to path."""
+    _save(model.state_dict(), path)
+
+
+def load_model(model: nn.Module, path, device="cpu") -> nn.Module:
+    """Read weights from path into a model of the same class; return it on the device, in eval mode."""
+    model.load_state_dict(_load(path, device))
+    return model.to(device).eval()
+
+
+# ---------------------------------------------------------------- receptive field
+
+# Layers by what they do to a map, under the names that torch.fx gives modules, functions and methods.
+WINDOWS = {"Conv2d": "", "MaxPool2d": "", "AvgPool2d": "", "conv2d": "input weight bias stride padding dilation",
+           "max_pool2d": "input kernel_size stride padding dilation", "avg_pool2d": "input kernel_size stride padding"}
+RESHAPES = set("""flatten view reshape mean squeeze unsqueeze Flatten adaptive_avg_pool2d adaptive_max_pool2d
+    AdaptiveAvgPool2d AdaptiveMaxPool2d""".split())
+POINTWISE = set("""add sub mul truediv iadd imul neg abs clamp contiguous relu relu_ leaky_relu elu gelu silu sigmoid
+    tanh hardswish relu6 batch_norm dropout dropout2d cat BatchNorm2d Dropout Dropout2d Identity ReLU ReLU6 LeakyReLU
+    PReLU ELU GELU SiLU Sigmoid Tanh Hardswish Hardsigmoid Hardtanh Softplus Mish""".split())
+POINTWISE_IF_FLAT = {"linear", "Linear", "softmax", "log_softmax", "Softmax", "LogSoftmax"}
+
+
+def _pair(value) -> np.ndarray:
+    """(height, width), from one number or two."""
+    return np.broadcast_to(np.array(value, dtype=int), 2)
+
+
+def _trace(model, input_size) -> torch.fx.GraphModule:
+    """The graph of a copy of the model in eval mode; each node's meta has its kind and map size (height, width)."""
+    if len(input_size) != 3:
+        raise ValueError(f"input_size must be (channels, height, width), got {input_size}")
+    try:
+        traced = torch.fx.symbolic_trace(copy.deepcopy(model).cpu().float().eval())
+    except torch.fx.proxy.TraceError as error:
+        raise ValueError(f"model can't be traced, its forward depends on the data: {error}") from error
+    ShapeProp(traced).propagate(torch.zeros(1, *input_size))
+    for node in traced.graph.nodes:
+        shape = getattr(node.meta.get("tensor_meta"), "shape", None)  # a flat result (N, features) is one position
+        node.meta["map"] = None if shape is None else _pair(shape[2:] if len(shape) == 4 else 1)
+        target = type(traced.get_submodule(node.target)) if node.op == "call_module" else node.target
+        node.meta["kind"] = getattr(target, "__name__", str(target)).strip("_")
+    return traced
+
+
+def _window(node, traced) -> list[np.ndarray]:
+    """Kernel size, stride, padding (top, left) and dilation of a node, each a pair; 1, 1, 0, 1 if pointwise."""
+    kind, size, shape = node.meta["kind"], node.meta["map"], node.meta["tensor_meta"].shape
+    sources = [source.meta["map"] for source in node.all_input_nodes if source.meta["map"] is not None]
+    if kind in WINDOWS and node.op == "call_module":
+        given = vars(traced.get_submodule(node.target))
+    elif kind in WINDOWS:
+        given = {**dict(zip(WINDOWS[kind].split(), node.args)), **node.kwargs}
+        if kind == "conv2d":
+            given["kernel_size"] = given["weight"].meta["tensor_meta"].shape[2:]
+    elif kind in RESHAPES and (size == 1).all():
+        given = {"kernel_size": sources[0], "stride": 1}  # the whole map in one window
+    elif (kind in RESHAPES | POINTWISE or kind in POINTWISE_IF_FLAT and len(shape) == 2) and (
+            size == np.max(sources, axis=0)).all():
+        given = {"kernel_size": 1}
+    else:
+        raise ValueError(f"receptive_field does not understand layer {node.name!r} ({kind})")
+    kernel, dilation, padding = _pair(given["kernel_size"]), _pair(given.get("dilation", 1)), given.get("padding", 0)
+    if isinstance(padding, str):
+        padding = (kernel - 1) * dilation // 2 if padding == "same" else 0
+    stride = given.get("stride") or (1 if kind == "conv2d" else kernel.tolist())  # pooling steps by its kernel
+    return [kernel, _pair(stride), _pair(padding), dilation]
+
+
+def _meet(node, fields: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Jump, first pixel and field where branches meet; a 1x1 map is broadcast, and can only widen the field."""
+    sources = [source for source in node.all_input_nodes if source in fields]
+    maps = [source for source in sources if (source.meta["map"] > 1).any()] or sources
+    jumps, firsts, widths = zip(*(fields[source] for source in maps))
+    if any((jump != jumps[0]).any() for jump in jumps):
+        raise ValueError(f"branches with different jumps meet in layer {node.name!r}: {[j.tolist() for j in jumps]}")
+    first, end = np.min(firsts, axis=0), np.max(np.add(firsts, widths), axis=0)
+    return jumps[0], first, np.max([end - first, *(fields[source][2] for source in sources)], axis=0)
+
+
+def receptive_field(model: nn.Module, input_size=(1, 28, 28)) -> pd.DataFrame:
+    """Receptive field after every layer that changes geometry, in the order of the calls.
+
+    For kernel k, dilation d and stride s, the field r and the jump j (input pixels between neighbouring
+    outputs) grow as r += (k - 1) * d * j, then j *= s (Araujo, Norris and Sim, Computing Receptive Fields of
+    Convolutional Neural Networks, Distill 2019). Where branches meet, the field is the smallest that holds
+    them all. Flatten and global pooling see the whole map. Padding counts as seen.
+
+    Returns the columns layer, kernel, stride, padding, output_size, jump, receptive_field: an int where height
+    and width agree, else a pair. Raises ValueError, naming the layer, for what it does not understand.
+    """
+    traced = _trace(model, input_size)
+    fields, rows = {}, []  # node -> (jump, first pixel seen by the first output, field), each a pair
+    for node in traced.graph.nodes:
+        result = node.meta.get("tensor_meta")
+        if node.op == "placeholder":
+            fields[node] = _pair(1), _pair(0), _pair(1)
+        if node.op == "output" or result is None or not any(source in fields for source in node.all_input_nodes):
+            continue  # a parameter, or a number such as x.size(0)
+        if node.meta["map"] is None:
+            raise ValueError(f"receptive_field does not understand layer {node.name!r}: it returns several tensors")
+        if result.shape[0] != 1:
+            warnings.warn(f"layer {node.name!r} makes {result.shape[0]} rows of one image of this size: the table "
+                          "ends before it", stacklevel=2)
+            break
+        kernel, stride, padding, dilation = _window(node, traced)
+        jump, first, field = _meet(node, fields)
+        field = field + (kernel - 1) * dilation * jump
+        first, jump = first - padding * jump, jump * stride
+        fields[node] = jump, first, field
+        if (kernel > 1).any() or (stride > 1).any() or (padding > 0).any():
+            pairs = (kernel, stride, padding, node.meta["map"], jump, field)
+            rows.append([str(node.target) if node.op == "call_module" else node.name,
+                         *(int(p[0]) if p[0] == p[1] else tuple(p.tolist()) for p in pairs)])
+    return pd.DataFrame(rows, columns=["layer", "kernel", "stride", "padding", "output_size", "jump", "receptive_field"])
+
+
+class _SumPool(torch.fx.Interpreter):
+    """Runs a traced network with sums for maxima: the gradient of a maximum reaches one pixel only."""
+
+    def run_node(self, node):
+        if node.meta["kind"] not in ("MaxPool2d", "max_pool2d"):
+            return super().run_node(node)
+        images, (height, width) = self.env[node.all_input_nodes[0]], node.meta["map"]
+        kernel, stride, padding, dilation = (pair.tolist() for pair in _window(node, self.module))
+        weight = torch.full((images.shape[1], 1, *kernel), 1 / math.prod(kernel), dtype=images.dtype)
+        images = F.pad(images, (padding[1], padding[1] + stride[1], padding[0], padding[0] + stride[0]))
+        return F.conv2d(images, weight, None, stride, 0, dilation, len(weight))[..., :height, :width]
+
+
+def measured_receptive_field(model: nn.Module, input_size=(1, 28, 28), layer=None) -> tuple[int, int]:
+    """(height, width) of the input pixels that can change one central output of a layer (default: the last).
+
+    Measured: they are the pixels where that output's gradient is not zero, in a copy with random positive
+    weights. Clipped to the image: a large field needs a large input_size. Raises ValueError for no such layer.
+    """
+    traced = _trace(model, input_size)
+    nodes = [node for node in traced.graph.nodes if node.op.startswith("call_")]
+    chosen = [node for node in nodes if layer in (None, node.name, str(node.target))]
+    if not chosen:
+        raise ValueError(f"the model has no layer {layer!r}, only {[node.name for node in nodes]}")
+    for name, parameter in traced.double().named_parameters():
+        fan_in = parameter[0].numel() if parameter.ndim > 1 else 1
+        positive = (torch.rand_like(parameter) + 0.5) / fan_in
+        parameter.data = torch.zeros_like(positive) if name.endswith("bias") else positive
+    for module in traced.modules():
+        if hasattr(module, "reset_running_stats"):
+            module.reset_running_stats()
+    next(node for node in traced.graph.nodes if node.op == "output").args = (chosen[-1],)
+    images = (torch.rand(2, *input_size, dtype=torch.float64) + 0.5).requires_grad_()
+    output = _SumPool(traced).run(images)
+    if output.ndim == 4:
+        output = output[:, :, output.shape[2] // 2, output.shape[3] // 2]
+    (output * torch.rand_like(output)).sum().backward()
+    seen = images.grad.abs().sum((0, 1))
+    rows, columns = seen.sum(1).nonzero(), seen.sum(0).nonzero()
+    return int(rows.max() - rows.min()) + 1, int(columns.max() - columns.min()) + 1
+
+
+# ---------------------------------------------------------------- figures
+
+BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"  # Okabe and Ito
+
+
+def use_style() -> None:
+    """Set the style of all figures: Okabe-Ito colours, 9 pt or larger, 7 inches wide at 110 dpi."""
+    plt.rcParams.update({
+        "figure.figsize": (7, 3.2), "figure.dpi": 110, "figure.constrained_layout.use": True, "font.size": 9.5,
+        "axes.titlesize": 10.5, "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False,
+        "axes.prop_cycle": plt.cycler(color=[BLUE, ORANGE, GREEN, RED, GREY])})
+
+
+def plot_curves(history: pd.DataFrame, title="", target=99.28) -> plt.Figure:
+    """Loss, accuracy and learning rate by epoch, from fit's history; target is a line across the accuracy."""
+    figure, panels = plt.subplots(3, 1, figsize=(7, 7), sharex=True, height_ratios=[3, 3, 1.2])
+    epochs = history["epoch"]
+    for axes, quantity, unit in zip(panels, ("loss", "accuracy"), ("loss (nats, log scale)", "accuracy (%)")):
+        for part, colour, marker in (("train", ORANGE, "o"), ("test", BLUE, "s")):
+            values = history[f"{part}_{quantity}"]
+            axes.plot(epochs, values, color=colour, marker=marker, markersize=4)
+            axes.annotate(f"{part} {values.iloc[-1]:.4g}", (epochs.iloc[-1], values.iloc[-1]), (8, 0),
+                          textcoords="offset points", va="center", color=colour)
+        axes.set_ylabel(unit)
+    panels[0].set(yscale="log", title=title)
+    panels[1].axhline(target, color=GREY, linewidth=1)
+    panels[1].annotate(f"the brief: {target}%", (epochs.iloc[0], target), (0, 3), textcoords="offset points")
+    panels[2].step(epochs, history["lr"], where="mid", color=GREEN)
+    panels[2].set(yscale="log", ylabel="learning rate", xlabel="epoch")
+    panels[2].xaxis.set_major_locator(plt.MaxNLocator(integer=True, min_n_ticks=1))
+    return figure
+
+
+def plot_digits(images: torch.Tensor, titles=None, columns=10) -> plt.Figure:
+    """A grid of digits, images (N, 1, 28, 28) or (N, 28, 28), each under its title."""
+    if len(images) == 0:
+        raise ValueError("images holds no digit to show")
+    rows = math.ceil(len(images) / columns)
+    figure, grid = plt.subplots(rows, columns, figsize=(7, rows * (7 / columns + 0.35 * (titles is not None))),
+                                squeeze=False, subplot_kw={"xticks": [], "yticks": [], "frame_on": False})
+    for index, image in enumerate(images):
+        grid.flat[index].imshow(image.reshape(28, 28).cpu(), cmap="gray_r")
+        if titles is not None:
+            grid.flat[index].set_title(titles[index], fontsize=9, loc="center")
+    return figure
+
+
+def plot_mistakes(images, labels, log_probabilities, count=20) -> plt.Figure:
+    """The wrong answers given with most confidence: label, answer, and the answer's probability in %."""
+    confidence, answers = log_probabilities.exp().max(1)
+    wrong = (answers != labels).nonzero().flatten()
+    worst = wrong[confidence[wrong].argsort(descending=True)][:count]
+    return plot_digits(images[worst], [f"{labels[i]} → {answers[i]}\n{100 * confidence[i]:.0f}%" for i in worst])
+
+
+def plot_confusion(labels, answers, title="") -> plt.Figure:
+    """Counts of the answers (columns) given to each label (rows, 0 to 9); colour marks the mistakes."""
+    if labels.shape != answers.shape or labels.ndim != 1:
+        raise ValueError(f"labels and answers must be digits (N,), got {tuple(labels.shape)} and {tuple(answers.shape)}")
+    counts = torch.bincount(labels.cpu() * 10 + answers.cpu(), minlength=100).reshape(10, 10)
+    figure, axes = plt.subplots(figsize=(5.2, 4.8))
+    axes.imshow(counts.clone().fill_diagonal_(0), cmap="Blues")
+    for (row, column), count in np.ndenumerate(counts.numpy()):
+        axes.text(column, row, count or "·", ha="center", va="center", color="black" if count < 5 else RED)
+    axes.set(xlabel="answer", ylabel="label", xticks=range(10), yticks=range(10), title=title)
+    return figure
+
+
+def plot_receptive_field(table: pd.DataFrame, image: torch.Tensor, title="") -> plt.Figure:
+    """Each layer's field, from receptive_field's table, as a frame around the centre of a digit."""
+    figure, axes = plt.subplots(figsize=(5.6, 5.4))
+    axes.imshow(image.reshape(28, 28).cpu(), cmap="gray_r", extent=(0, 28, 28, 0), alpha=0.6)
+    for colour, (_, row) in zip(plt.get_cmap("viridis")(np.linspace(0, 0.85, len(table))), table.iterrows()):
+        field, corner = row["receptive_field"], 14 - row["receptive_field"] / 2
+        axes.add_patch(plt.Rectangle((corner, corner), field, field, fill=False, color=colour, linewidth=1.6))
+        axes.text(corner, corner - 0.3, f"{row['layer']}: {field}", color=colour)
+    reach = max(table["receptive_field"].max(), 28) / 2 + 2
+    axes.set(xlim=(14 - reach, 14 + reach), ylim=(14 + reach, 14 - reach), xlabel="input column (pixels)",
+             ylabel="input row (pixels)", title=title)
+    return figure

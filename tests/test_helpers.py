@@ -1,0 +1,333 @@
+"""helpers.py: data, loaders, training, saving, figures."""
+import copy
+import gzip
+import math
+
+import matplotlib
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau, StepLR
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader, TensorDataset
+from walkthrough import ROOT, load_definitions
+
+import helpers
+
+matplotlib.use("Agg")
+DEFINITIONS = load_definitions()
+Net = DEFINITIONS["Net"]
+
+
+@pytest.fixture(scope="session")
+def mnist():
+    return helpers.load_mnist(ROOT / "data")
+
+
+def toy_data(n=70, seed=0) -> TensorDataset:
+    generator = torch.Generator().manual_seed(seed)
+    return TensorDataset(torch.randn(n, 1, 28, 28, generator=generator), torch.arange(n) % 10)
+
+
+def toy_model(seed=0) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Conv2d(1, 4, 5, stride=3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout2d(0.2), nn.Flatten(),
+                         nn.Linear(4 * 8 * 8, 10), nn.LogSoftmax(1))
+
+
+def sgd(model, lr=0.01):
+    return torch.optim.SGD(model.parameters(), lr, momentum=0.9)
+
+
+# ---------------------------------------------------------------- data
+
+
+def test_mnist_is_the_whole_of_it(mnist):
+    for dataset, count in zip(mnist, (60_000, 10_000)):
+        images, labels = dataset.tensors
+        assert images.shape == (count, 1, 28, 28) and images.dtype == torch.float32
+        assert labels.shape == (count,) and labels.dtype == torch.int64
+        assert labels.unique().tolist() == list(range(10))
+
+
+def test_mnist_is_normalised_by_the_training_set(mnist):
+    images = mnist[0].tensors[0].double()
+    assert images.mean().abs() < 1e-3 and abs(images.std() - 1) < 1e-3
+    assert images.min().item() == pytest.approx(-0.1307 / 0.3081, abs=1e-6)
+
+
+def test_training_and_test_images_are_disjoint(mnist):
+    train_images, test_images = ({image.numpy().tobytes() for image in part.tensors[0]} for part in mnist)
+    assert not train_images & test_images
+
+
+def test_first_image_is_that_of_the_file(mnist):
+    with gzip.open(ROOT / "data/MNIST/raw/train-images-idx3-ubyte.gz") as file:
+        pixels = torch.frombuffer(bytearray(file.read(16 + 784)[16:]), dtype=torch.uint8).reshape(1, 28, 28)
+    assert torch.equal(mnist[0].tensors[0][0], helpers.normalise(pixels)[0])
+
+
+# ---------------------------------------------------------------- TensorLoader
+
+
+def test_loader_gives_every_sample_once_and_a_short_last_batch():
+    data = toy_data(70)
+    loader = helpers.TensorLoader(data, 32, shuffle=True, generator=torch.Generator().manual_seed(1))
+    batches = list(loader)
+    assert len(loader) == 3 and [len(labels) for _, labels in batches] == [32, 32, 6]
+    seen = torch.cat([images for images, _ in batches]).flatten(1)
+    assert torch.equal(seen.sum(1).sort().values, data.tensors[0].flatten(1).sum(1).sort().values)
+    first, second = (torch.cat([labels for _, labels in loader]) for _ in range(2))
+    assert not torch.equal(first, second)
+
+
+def test_loader_without_shuffle_equals_a_dataloader():
+    data = toy_data(70)
+    for ours, theirs in zip(helpers.TensorLoader(data, 32), DataLoader(data, 32), strict=True):
+        assert torch.equal(ours[0], theirs[0]) and torch.equal(ours[1], theirs[1])
+
+
+def test_loader_augments_images_and_leaves_the_dataset_alone():
+    data = toy_data(40)
+    before = data.tensors[0].clone()
+    images, labels = next(iter(helpers.TensorLoader(data, 32, augment=lambda images: images + 1)))
+    assert torch.equal(images, before[:32] + 1) and torch.equal(labels, data.tensors[1][:32])
+    assert torch.equal(data.tensors[0], before)
+
+
+# ---------------------------------------------------------------- train and test
+
+
+def test_test_equals_a_computation_by_hand_on_a_short_last_batch():
+    data, model = toy_data(70), toy_model().eval()
+    loss, accuracy = helpers.test(model, "cpu", helpers.TensorLoader(data, 32))
+    images, labels = data.tensors
+    with torch.no_grad():
+        log_probabilities = model(images)
+    by_hand = -sum(log_probabilities[i, labels[i]].item() for i in range(70)) / 70
+    right = sum(int(log_probabilities[i].argmax()) == int(labels[i]) for i in range(70))
+    assert loss == pytest.approx(by_hand, rel=1e-5)
+    assert accuracy == pytest.approx(100 * right / 70)
+
+
+def test_train_equals_a_computation_by_hand_on_a_short_last_batch():
+    data = toy_data(70)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.LogSoftmax(1))
+    weight, bias = model[1].weight.detach().clone(), model[1].bias.detach().clone()
+    loss, accuracy = helpers.train(model, "cpu", helpers.TensorLoader(data, 32), torch.optim.SGD(model.parameters(), 0.01))
+    loss_sum = right = 0
+    for start in (0, 32, 64):  # the gradient of softmax and NLL in closed form: (p - one_hot) x
+        x, y = data.tensors[0][start:start + 32].flatten(1), data.tensors[1][start:start + 32]
+        p = (x @ weight.T + bias).softmax(1)
+        loss_sum -= p[torch.arange(len(y)), y].log().sum().item()
+        right += (p.argmax(1) == y).sum().item()
+        error = (p - nn.functional.one_hot(y, 10)) / len(y)
+        weight, bias = weight - 0.01 * error.T @ x, bias - 0.01 * error.sum(0)
+    assert loss == pytest.approx(loss_sum / 70, rel=1e-4)
+    assert accuracy == pytest.approx(100 * right / 70)
+    assert torch.allclose(model[1].weight, weight, atol=1e-5) and torch.allclose(model[1].bias, bias, atol=1e-5)
+
+
+def test_test_changes_nothing():
+    model = toy_model()
+    before = copy.deepcopy(model.state_dict())
+    helpers.test(model, "cpu", helpers.TensorLoader(toy_data(), 32))
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_train_steps_only_schedulers_that_step_every_batch():
+    loader = helpers.TensorLoader(toy_data(70), 32)
+    model = toy_model()
+    optimizer = sgd(model)
+    step = StepLR(optimizer, 1)
+    helpers.train(model, "cpu", loader, optimizer, step)
+    assert step.last_epoch == 0
+    cycle = OneCycleLR(optimizer, 0.1, total_steps=6)
+    helpers.train(model, "cpu", loader, optimizer, cycle)
+    assert cycle.last_epoch == 3
+
+
+def test_a_dataloader_serves_as_well():
+    data = toy_data(70)
+    results = []
+    for loader in (helpers.TensorLoader(data, 32), DataLoader(data, 32)):
+        model = toy_model(1)
+        model[3] = nn.Identity()  # a DataLoader draws from the random numbers that dropout would get
+        results.append(helpers.fit(model, "cpu", loader, loader, sgd(model), epochs=2).drop(columns="seconds"))
+    pd.testing.assert_frame_equal(*results)
+
+
+# ---------------------------------------------------------------- fit
+
+
+def run_fit(make_scheduler, epochs=4, average=False):
+    model = toy_model(2)
+    optimizer = sgd(model, 0.1)
+    loader = helpers.TensorLoader(toy_data(), 32, shuffle=True, generator=torch.Generator().manual_seed(2))
+    averaged = AveragedModel(model, use_buffers=True) if average else None
+    history = helpers.fit(model, "cpu", loader, helpers.TensorLoader(toy_data(30, seed=1), 16), optimizer,
+                          make_scheduler(optimizer), epochs, averaged)
+    return model, averaged, history
+
+
+def test_history_has_one_row_an_epoch():
+    _, _, history = run_fit(lambda optimizer: None, epochs=3)
+    assert list(history.columns) == ["epoch", "lr", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "seconds"]
+    assert history["epoch"].tolist() == [1, 2, 3] and (history["seconds"] > 0).all()
+    assert history["train_accuracy"].between(0, 100).all() and history["train_accuracy"].max() > 1
+
+
+def test_every_scheduler_steps_as_its_class_expects():
+    assert run_fit(lambda optimizer: StepLR(optimizer, 2, gamma=0.1))[2]["lr"].tolist() == pytest.approx([0.1, 0.1, 0.01, 0.01])
+    one_cycle = run_fit(lambda optimizer: OneCycleLR(optimizer, 0.4, epochs=4, steps_per_epoch=3))[2]["lr"]
+    assert one_cycle[0] == pytest.approx(0.4 / 25) and one_cycle.idxmax() == 1 and one_cycle[3] < one_cycle[2]
+    # A loss that can't get under the threshold halves the rate after patience + 1 epochs without improvement.
+    plateau = run_fit(lambda optimizer: ReduceLROnPlateau(optimizer, "min", patience=0, factor=0.5, threshold=0.999))[2]
+    assert plateau["lr"].tolist() == pytest.approx([0.1, 0.1, 0.05, 0.025])
+
+
+def test_test_columns_are_the_averages():
+    model, averaged, history = run_fit(lambda optimizer: None, average=True)
+    loader = helpers.TensorLoader(toy_data(30, seed=1), 16)
+    assert history["test_loss"].iloc[-1] == helpers.test(averaged, "cpu", loader)[0]
+    assert history["test_loss"].iloc[-1] != helpers.test(model, "cpu", loader)[0]
+    assert averaged.n_averaged == 4 * 3
+
+
+def test_same_seed_same_weights_to_the_bit(mnist):
+    small = TensorDataset(*(tensor[:640] for tensor in mnist[0].tensors))
+    for name in ("as submitted", "final"):
+        recipe = DEFINITIONS["RECIPES"][name]
+        (one, first), (two, second) = (DEFINITIONS["run_recipe"](recipe, small, small, seed=3, epochs=2) for _ in range(2))
+        other, _ = DEFINITIONS["run_recipe"](recipe, small, small, seed=4, epochs=2)
+        pd.testing.assert_frame_equal(first.drop(columns="seconds"), second.drop(columns="seconds"))
+        assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values()))
+        assert not all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values()))
+
+
+def test_one_epoch_of_the_brief_learns(mnist):
+    part = TensorDataset(*(tensor[:6400] for tensor in mnist[0].tensors))
+    _, history = DEFINITIONS["run_recipe"](DEFINITIONS["AS_SUBMITTED"], part, mnist[1], seed=1, epochs=1)
+    assert history["test_accuracy"].iloc[0] > 60
+
+
+# ---------------------------------------------------------------- saving
+
+
+def test_saved_weights_come_back(tmp_path):
+    model = toy_model(1)
+    helpers.save_model(model, tmp_path / "model.pt")
+    loaded = helpers.load_model(toy_model(2), tmp_path / "model.pt")
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), loaded.state_dict().values()))
+    assert not loaded.training and [path.name for path in tmp_path.iterdir()] == ["model.pt"]
+
+
+# ---------------------------------------------------------------- wrong inputs: what a student could pass by mistake
+
+
+def fit_toy(model=None, data=None, **changes):
+    model = model or toy_model()
+    loader = helpers.TensorLoader(data or toy_data(), 32)
+    optimizer = changes.pop("optimizer", None) or sgd(model)
+    return helpers.fit(model, "cpu", loader, loader, optimizer, **{"epochs": 1, **changes})
+
+
+def with_tensors(images=None, labels=None):
+    data = toy_data(64)
+    return TensorDataset(data.tensors[0] if images is None else images, data.tensors[1] if labels is None else labels)
+
+
+def late_label(value):
+    labels = torch.zeros(64, dtype=torch.int64)
+    labels[-1] = value
+    return with_tensors(labels=labels)
+
+
+def saved(path, what):
+    torch.save(what, path)
+    return path
+
+
+noise = torch.randn(64, 1, 28, 28)
+# What is passed, and what the error must say: ours where PyTorch would go on in silence or be obscure, else its own.
+CASES = {
+    # data
+    "no such device": (lambda _: helpers.load_mnist(ROOT / "data", "cuda:7"), "cuda:7"),
+    "no device at all": (lambda _: helpers.load_mnist(ROOT / "data", "gpu"), "gpu"),
+    "images normalised twice": (lambda _: helpers.normalise(noise), "uint8"),
+    # TensorLoader
+    "empty dataset": (lambda _: helpers.TensorLoader(TensorDataset(noise[:0], torch.zeros(0).long()), 8), "length 0"),
+    "images without labels": (lambda _: helpers.TensorLoader(TensorDataset(noise), 8), "images and labels"),
+    "a dataset of pictures": (lambda _: helpers.TensorLoader([(noise[0], 3)], 8), "TensorDataset"),
+    "zero batch size": (lambda _: helpers.TensorLoader(toy_data(), 0), "batch_size"),
+    "fraction of a batch": (lambda _: helpers.TensorLoader(toy_data(), 6.4), "batch_size"),
+    "labels below zero": (lambda _: helpers.TensorLoader(late_label(-100), 32), "negative.*-100"),
+    # train, test, fit
+    "empty loader": (lambda _: helpers.test(toy_model(), "cpu", []), "no batch"),
+    "images and labels swapped": (lambda _: fit_toy(data=TensorDataset(torch.arange(64) % 10, noise.abs())), "dtype|type|channels|dimension"),
+    "raw pixels": (lambda _: fit_toy(data=with_tensors(noise.to(torch.uint8))), "dtype|type"),
+    "images without channel": (lambda _: fit_toy(data=with_tensors(noise[:, 0])), "channels"),
+    "images too large": (lambda _: fit_toy(Net(), with_tensors(torch.zeros(64, 1, 96, 96))), "returned"),
+    "images too small": (lambda _: fit_toy(Net(), with_tensors(torch.zeros(64, 1, 8, 8))), "too small|Kernel size"),
+    "one label short": (lambda _: with_tensors(labels=torch.zeros(63)), "Size mismatch"),
+    "labels out of range": (lambda _: fit_toy(data=with_tensors(labels=torch.full((64,), 10))), r"0\.\.9"),
+    "one late label out of range": (lambda _: fit_toy(data=late_label(10)), "Target 10 is out of bounds"),
+    "labels as floats": (lambda _: fit_toy(data=with_tensors(labels=torch.zeros(64))), "int64"),
+    "one-hot labels": (lambda _: fit_toy(data=with_tensors(labels=torch.zeros(64, 10))), "int64"),
+    "a model of 5 classes": (lambda _: fit_toy(nn.Sequential(nn.Flatten(), nn.Linear(784, 5), nn.LogSoftmax(1))), r"0\.\.4"),
+    "logits, not log-probabilities": (lambda _: fit_toy(toy_model()[:-1]), "log_softmax"),
+    "probabilities": (lambda _: fit_toy(nn.Sequential(*toy_model()[:-1], nn.Softmax(1))), "log_softmax"),
+    "softmax over the batch": (lambda _: fit_toy(nn.Sequential(*toy_model()[:-1], nn.LogSoftmax(0))), "dim=1"),
+    "nan in the images": (lambda _: fit_toy(data=with_tensors(noise * math.nan)), "nan"),
+    "learning rate too high": (lambda _: fit_toy(optimizer=sgd(model := toy_model(), 1e38), model=model), "learning rate"),
+    "another model's optimizer": (lambda _: fit_toy(optimizer=sgd(toy_model())), "model.parameters"),
+    "another optimizer's scheduler": (lambda _: fit_toy(scheduler=StepLR(sgd(toy_model()), 1)), "another optimizer"),
+    "average without buffers": (lambda _: fit_toy(average=AveragedModel(toy_model())), "use_buffers"),
+    "zero epochs": (lambda _: fit_toy(epochs=0), "epochs"),
+    "epochs as text": (lambda _: fit_toy(epochs="20"), "epochs.*'20'"),
+    # saving and loading
+    "no such folder": (lambda path: helpers.save_model(toy_model(), path / "nowhere" / "model.pt"), "nowhere"),
+    "no such file": (lambda path: helpers.load_model(toy_model(), path / "model.pt"), "model.pt"),
+    "no weights": (lambda path: helpers.load_model(toy_model(), saved(path / "m.pt", toy_model())), "m.pt.*damaged"),
+    "another network's weights": (lambda path: helpers.load_model(toy_model(), saved(path / "m.pt", Net().state_dict())), "conv1.weight"),
+    # receptive field
+    "no channel in input_size": (lambda _: helpers.receptive_field(Net(), (28, 28)), "channels, height, width"),
+    "input_size too small": (lambda _: helpers.receptive_field(Net(), (1, 8, 8)), "ShapeProp|too small"),
+    "no such layer": (lambda _: helpers.measured_receptive_field(Net(), (1, 28, 28), "conv9"), "no layer 'conv9'"),
+    # figures
+    "no digits": (lambda _: helpers.plot_digits(noise[:0]), "no digit"),
+    "no history": (lambda _: helpers.plot_curves(pd.DataFrame()), "epoch"),
+    "answers not chosen": (lambda _: helpers.plot_confusion(torch.zeros(64).long(), torch.zeros(64, 10)), r"\(N,\)"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_wrong_input_is_named(case, tmp_path):
+    call, message = CASES[case]
+    with pytest.raises(Exception, match=message) as caught:
+        call(tmp_path)
+    assert not isinstance(caught.value, AttributeError)
+
+
+# ---------------------------------------------------------------- figures
+
+
+def test_figures_show_what_they_are_given():
+    _, _, history = run_fit(lambda optimizer: StepLR(optimizer, 1), epochs=3)
+    curves = helpers.plot_curves(history, "title")
+    assert [axes.get_ylabel() for axes in curves.axes] == ["loss (nats, log scale)", "accuracy (%)", "learning rate"]
+    assert curves.axes[1].lines[1].get_ydata().tolist() == history["test_accuracy"].tolist()
+
+    log_probabilities = torch.eye(10)[torch.tensor([1, 1, 3])].mul(0.9).add(0.01).log()
+    labels = torch.tensor([1, 2, 3])
+    mistakes = helpers.plot_mistakes(torch.zeros(3, 1, 28, 28), labels, log_probabilities)
+    assert [axes.get_title() for axes in mistakes.axes if axes.get_title()] == ["2 → 1\n91%"]
+
+    confusion = helpers.plot_confusion(labels, log_probabilities.argmax(1))
+    shown = {(int(t.get_position()[1]), int(t.get_position()[0])): t.get_text() for t in confusion.axes[0].texts}
+    assert shown[2, 1] == "1" and shown[1, 1] == "1" and shown[2, 2] == "·"
+
+    fields = helpers.plot_receptive_field(helpers.receptive_field(Net()), torch.zeros(28, 28))
+    assert [p.get_width() for p in fields.axes[0].patches] == [3, 5, 9, 11, 19, 27, 43]
+    matplotlib.pyplot.close("all")

@@ -1,0 +1,193 @@
+"""receptive_field against its definition (what a gradient reaches), and against known networks."""
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torchvision import models
+from walkthrough import load_definitions
+
+from helpers import measured_receptive_field, receptive_field
+
+Net = load_definitions()["Net"]
+
+
+def last(model, input_size=(1, 28, 28)):
+    return receptive_field(model, input_size)["receptive_field"].iloc[-1]
+
+
+def as_pair(value):
+    return value if isinstance(value, tuple) else (value, value)
+
+
+def test_the_brief():
+    table = receptive_field(Net())
+    assert list(table.columns) == ["layer", "kernel", "stride", "padding", "output_size", "jump", "receptive_field"]
+    assert table["layer"].tolist() == ["conv1", "conv2", "conv3", "pool2", "conv5", "conv6", "conv7"]
+    assert table["receptive_field"].tolist() == [3, 5, 9, 11, 19, 27, 43]
+    assert table["jump"].tolist() == [1, 2, 2, 4, 4, 8, 8]
+    assert table["output_size"].tolist() == [28, 13, 13, 6, 6, 3, 1]
+
+
+def test_the_brief_measured():
+    model = Net()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    for layer, field in zip(receptive_field(model)["layer"], [3, 5, 9, 11, 19, 27, 43]):
+        assert measured_receptive_field(model, (1, 96, 96), layer) == (field, field)
+    assert measured_receptive_field(model) == (28, 28)
+    assert model.training and all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_known_networks():
+    assert last(models.vgg16(weights=None).features, (3, 224, 224)) == 212
+    assert last(models.alexnet(weights=None).features, (3, 224, 224)) == 195
+    resnet = receptive_field(models.resnet18(weights=None), (3, 224, 224))
+    assert resnet["receptive_field"].iloc[-2] == 435  # the last convolution; the row behind it pools globally
+
+
+# Random stacks: every layer as (kind, kernel, stride, padding, dilation), height and width apart.
+pair = st.tuples(st.integers(1, 3), st.integers(1, 3))
+layers = st.lists(st.tuples(st.sampled_from(["conv", "max", "avg", "residual", "cat", "functional", "norm"]),
+                            pair, pair, st.integers(0, 1), st.integers(1, 2)), min_size=1, max_size=4)
+
+
+class Stack(nn.Module):
+    """A network drawn at random, with branches and functional calls."""
+
+    def __init__(self, drawn):
+        super().__init__()
+        self.drawn, self.layers = drawn, nn.ModuleList()
+        for kind, kernel, stride, padding, dilation in drawn:
+            padding = padding if min(kernel) > 1 else 0  # pooling allows at most half the kernel
+            self.layers.append({
+                "conv": lambda: nn.Conv2d(2, 2, kernel, stride, padding, dilation),
+                "max": lambda: nn.MaxPool2d(kernel, stride, padding, dilation),
+                "avg": lambda: nn.AvgPool2d(kernel, stride, padding),
+                "residual": lambda: nn.Conv2d(2, 2, kernel, padding="same", dilation=dilation),
+                "cat": lambda: nn.ModuleList([nn.Conv2d(2, 1, 3, padding=1), nn.Conv2d(2, 1, 5, padding=2)]),
+                "functional": nn.Identity,
+                "norm": lambda: nn.Sequential(nn.BatchNorm2d(2), nn.ReLU()),
+            }[kind]())
+        self.first = nn.Conv2d(1, 2, 1)
+
+    def forward(self, x):
+        x = self.first(x)
+        for (kind, kernel, stride, _, _), layer in zip(self.drawn, self.layers):
+            if kind == "residual":
+                x = x + F.relu(layer(x))
+            elif kind == "cat":
+                x = torch.cat([layer[0](x), layer[1](x)], 1)
+            elif kind == "functional":
+                x = F.max_pool2d(F.relu(x), kernel, stride=stride)
+            else:
+                x = layer(x)
+        return x
+
+
+@settings(max_examples=40, deadline=None)
+@given(layers)
+def test_formula_equals_measurement_on_random_stacks(drawn):
+    model = Stack(drawn)
+    size = 96
+    table = receptive_field(model, (1, size, size))
+    formula = as_pair(table["receptive_field"].iloc[-1]) if len(table) else (1, 1)
+    jump = as_pair(table["jump"].iloc[-1]) if len(table) else (1, 1)
+    # Only where the image is large enough to hold the central output's field.
+    if max(formula) + max(jump) < size // 2:
+        assert measured_receptive_field(model, (1, size, size)) == formula
+
+
+def test_height_and_width_apart():
+    table = receptive_field(nn.Sequential(nn.Conv2d(1, 1, (3, 5), stride=(1, 2)), nn.MaxPool2d((1, 2))), (1, 20, 40))
+    assert table["receptive_field"].tolist() == [(3, 5), (3, 7)] and table["jump"].tolist() == [(1, 2), (1, 4)]
+    assert table["output_size"].tolist() == [18, (18, 9)]
+
+
+def test_pointwise_layers_have_no_row():
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout2d(0.1))
+    assert receptive_field(model)["layer"].tolist() == ["0"]
+
+
+class Functional(nn.Module):
+    def __init__(self, call):
+        super().__init__()
+        self.conv, self.call = nn.Conv2d(1, 4, 3, padding=1), call
+
+    def forward(self, x):
+        return self.call(self.conv(x))
+
+
+def test_functional_calls():
+    def call(x):
+        x = F.avg_pool2d(F.relu(x), 2)                        # 3 + 1 = 4, jump 2
+        x = torch.max_pool2d(x, 3, 1, 1)                      # 4 + 4 = 8
+        return F.max_pool2d(x, kernel_size=2, stride=2)       # 8 + 2 = 10, jump 4
+    table = receptive_field(Functional(call))
+    assert table["receptive_field"].tolist() == [3, 4, 8, 10] and table["jump"].tolist() == [1, 2, 2, 4]
+
+
+@pytest.mark.parametrize("call", [lambda x: F.adaptive_avg_pool2d(x, 1), lambda x: x.mean((2, 3)), lambda x: x.flatten(1),
+                                  lambda x: torch.flatten(x, 1), lambda x: x.view(x.size(0), -1)])
+def test_global_layers_see_the_whole_map(call):
+    assert last(Functional(call)) == 3 + 27
+    assert measured_receptive_field(Functional(call)) == (28, 28)
+
+
+def test_squeeze_and_excite_sees_the_whole_map():
+    assert last(Functional(lambda x: F.max_pool2d(x * torch.sigmoid(x.mean((2, 3), keepdim=True)), 2))) == 3 + 27 + 1
+
+
+def test_flatten_of_one_position_is_no_layer():
+    model = nn.Sequential(nn.Conv2d(1, 10, 28), nn.Flatten(), nn.LogSoftmax(1))
+    assert receptive_field(model)["layer"].tolist() == ["0"] and last(model) == 28
+
+
+NOT_UNDERSTOOD = {
+    "interpolate": lambda x: F.interpolate(x, scale_factor=2),
+    "transposed convolution": nn.ConvTranspose2d(4, 4, 2, stride=2),
+    "softmax over positions": lambda x: x.softmax(-1),
+    "linear over columns": nn.Linear(28, 28),
+    "cut-out": lambda x: x[:, :, :14],
+    "transpose": lambda x: x.transpose(2, 3),
+    "concatenated side by side": lambda x: torch.cat([x, x], 3),
+    "chunks": lambda x: x.chunk(2, 1)[0],
+    "group norm": nn.GroupNorm(2, 4),
+    "pixel shuffle": nn.PixelShuffle(2),
+}
+
+
+@pytest.mark.parametrize("case", NOT_UNDERSTOOD)
+def test_what_is_not_understood_is_an_error(case):
+    with pytest.raises(ValueError, match="does not understand"):
+        receptive_field(Functional(NOT_UNDERSTOOD[case]))
+
+
+def test_different_jumps_are_an_error():
+    with pytest.raises(ValueError, match="different jumps"):
+        receptive_field(Diverging())
+
+
+class Diverging(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.down, self.valid = nn.Conv2d(1, 1, 2, stride=2), nn.Conv2d(1, 1, 15)
+
+    def forward(self, x):
+        return self.down(x) + self.valid(x)
+
+
+def test_control_flow_on_the_data_is_an_error():
+    with pytest.raises(ValueError, match="traced"):
+        receptive_field(Functional(lambda x: x if x.sum() > 0 else -x))
+
+
+def test_a_view_that_mixes_samples_is_named():
+    with pytest.warns(UserWarning, match="view"):
+        table = receptive_field(Net(), (1, 96, 96))
+    assert table["receptive_field"].iloc[-1] == 43
+
+
+def test_no_such_layer():
+    with pytest.raises(ValueError, match="no layer 'conv9'"):
+        measured_receptive_field(Net(), (1, 28, 28), "conv9")
