@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from IPython import get_ipython
 from IPython.display import display
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from torch import nn
 from torch.fx.passes.shape_prop import ShapeProp
 from torch.optim.lr_scheduler import CyclicLR, OneCycleLR, ReduceLROnPlateau
@@ -89,10 +90,11 @@ def load_mnist(root="data", device="cpu") -> tuple[TensorDataset, TensorDataset]
 class TensorLoader:
     """Batches of a TensorDataset (images, labels) that already lies on its device; len() counts batches.
 
-    augment, if given, is called on each batch of images; generator fixes the order of shuffling.
+    augment, if given, is called on each batch of images, in the first augment_epochs passes only if that is given
+    too; generator fixes the order of shuffling.
     """
 
-    def __init__(self, dataset, batch_size, shuffle=False, augment=None, generator=None):
+    def __init__(self, dataset, batch_size, shuffle=False, augment=None, generator=None, augment_epochs=math.inf):
         if not isinstance(dataset, TensorDataset) or len(dataset.tensors) != 2 or len(dataset) == 0:
             raise ValueError("dataset must be a TensorDataset of images and labels, at least one of each; got "
                              f"{type(dataset).__name__} of length {len(dataset)}. For others use a DataLoader.")
@@ -101,20 +103,22 @@ class TensorLoader:
         if dataset.tensors[1].min() < 0:  # nll_loss would pass over a label of -100 without a word
             raise ValueError(f"labels must not be negative, got {dataset.tensors[1].min()}")
         self.dataset, self.batch_size, self.shuffle = dataset, batch_size, shuffle
-        self.augment, self.generator = augment, generator
+        self.augment, self.generator, self.augment_epochs, self.epoch = augment, generator, augment_epochs, 0
 
     def __len__(self):
         return math.ceil(len(self.dataset) / self.batch_size)
 
     def __iter__(self):
         images, labels = self.dataset.tensors
+        self.epoch += 1
+        augment = self.augment if self.epoch <= self.augment_epochs else None
         if self.shuffle:
             device = self.generator.device if self.generator else "cpu"
             order = torch.randperm(len(labels), generator=self.generator, device=device).to(labels.device)
         for start in range(0, len(labels), self.batch_size):
             batch = slice(start, start + self.batch_size)
             batch = order[batch] if self.shuffle else batch
-            yield self.augment(images[batch]) if self.augment else images[batch], labels[batch]
+            yield augment(images[batch]) if augment else images[batch], labels[batch]
 
 
 # ---------------------------------------------------------------- training
@@ -245,7 +249,8 @@ def run_settings(model, device, loader, optimizer, scheduler=None, epochs=20, av
     generator = getattr(loader, "generator", None)
     words = {"network": (model, code), "device": str(device), "optimizer": optimizer, "average": average is not None,
              "scheduler": (type(scheduler).__name__, scheduler.state_dict() if scheduler else None),
-             "data": (len(loader.dataset), loader.batch_size, getattr(loader, "augment", None)), "epochs": epochs,
+             "data": (len(loader.dataset), loader.batch_size), "epochs": epochs,
+             "augmentation": (getattr(loader, "augment", None), getattr(loader, "augment_epochs", None)),
              "seed": (torch.initial_seed(), generator.initial_seed() if generator else None)}
     return {name: re.sub(r" at 0x\w+", "", repr(value)) for name, value in words.items()}
 
@@ -271,6 +276,7 @@ def _resume(path, parts: dict, settings: dict, loader) -> list[dict]:
     torch.cuda.set_rng_state_all(saved["random"]["cuda"])
     if "loader" in saved["random"]:
         loader.generator.set_state(saved["random"]["loader"])
+    loader.epoch = len(saved["history"])
     return saved["history"]
 
 
@@ -467,21 +473,25 @@ def use_style() -> None:
 
 def plot_curves(history: pd.DataFrame, title="", target=99.28) -> plt.Figure:
     """Loss, accuracy and learning rate by epoch, from fit's history; target is a line across the accuracy."""
-    figure, panels = plt.subplots(3, 1, figsize=(7, 7), sharex=True, height_ratios=[3, 3, 1.2])
+    figure, panels = plt.subplots(3, 1, figsize=(7, 7), sharex=True, height_ratios=[3, 3, 1.3])
     epochs = history["epoch"]
     for axes, quantity, unit in zip(panels, ("loss", "accuracy"), ("loss (nats, log scale)", "accuracy (%)")):
-        for part, colour, marker in (("train", ORANGE, "o"), ("test", BLUE, "s")):
+        for part, colour, marker in (("train", RED, "o"), ("test", BLUE, "s")):
             values = history[f"{part}_{quantity}"]
-            axes.plot(epochs, values, color=colour, marker=marker, markersize=4)
-            axes.annotate(f"{part} {values.iloc[-1]:.4g}", (epochs.iloc[-1], values.iloc[-1]), (8, 0),
-                          textcoords="offset points", va="center", color=colour)
+            axes.plot(epochs, values, color=colour, marker=marker, markersize=4, label=f"{part} {values.iloc[-1]:.4g}")
         axes.set_ylabel(unit)
-    panels[0].set(yscale="log", title=title)
+        axes.legend(title="last epoch", frameon=False, loc="center right")
     panels[1].axhline(target, color=GREY, linewidth=1)
     panels[1].annotate(f"the brief: {target}%", (epochs.iloc[0], target), (0, 3), textcoords="offset points")
     panels[2].step(epochs, history["lr"], where="mid", color=GREEN)
-    panels[2].set(yscale="log", ylabel="learning rate", xlabel="epoch")
-    panels[2].xaxis.set_major_locator(plt.MaxNLocator(integer=True, min_n_ticks=1))
+    panels[2].set(ylabel="learning rate", xlabel="epoch")
+    for axes in (panels[0], panels[2]):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    panels[2].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    panels[0].set_title(title)
     return figure
 
 
@@ -512,23 +522,30 @@ def plot_confusion(labels, answers, title="") -> plt.Figure:
     if labels.shape != answers.shape or labels.ndim != 1:
         raise ValueError(f"labels and answers must be digits (N,), got {tuple(labels.shape)} and {tuple(answers.shape)}")
     counts = torch.bincount(labels.cpu() * 10 + answers.cpu(), minlength=100).reshape(10, 10)
+    mistakes = counts.clone().fill_diagonal_(0)
     figure, axes = plt.subplots(figsize=(5.2, 4.8))
-    axes.imshow(counts.clone().fill_diagonal_(0), cmap="Blues")
+    axes.imshow(mistakes, cmap="Blues")
     for (row, column), count in np.ndenumerate(counts.numpy()):
-        axes.text(column, row, count or "·", ha="center", va="center", color="black" if count < 5 else RED)
+        dark = mistakes[row, column] > mistakes.max() / 2
+        axes.text(column, row, count or "·", ha="center", va="center", color="white" if dark else "black")
     axes.set(xlabel="answer", ylabel="label", xticks=range(10), yticks=range(10), title=title)
     return figure
 
 
 def plot_receptive_field(table: pd.DataFrame, image: torch.Tensor, title="") -> plt.Figure:
     """Each layer's field, from receptive_field's table, as a frame around the centre of a digit."""
-    figure, axes = plt.subplots(figsize=(5.6, 5.4))
-    axes.imshow(image.reshape(28, 28).cpu(), cmap="gray_r", extent=(0, 28, 28, 0), alpha=0.6)
-    for colour, (_, row) in zip(plt.get_cmap("viridis")(np.linspace(0, 0.85, len(table))), table.iterrows()):
-        field, corner = row["receptive_field"], 14 - row["receptive_field"] / 2
+    figure, axes = plt.subplots(figsize=(7, 5.4))
+    axes.imshow(image.reshape(28, 28).cpu(), cmap="gray_r", extent=(0, 28, 28, 0), alpha=0.5)
+    axes.plot([0, 28, 28, 0, 0], [0, 0, 28, 28, 0], color=GREY, linestyle=":")
+    axes.text(0, 28.3, "the image, 28×28", color=GREY, va="top")
+    reach = max(table["receptive_field"].max(), 28) / 2 + 1
+    colours = plt.get_cmap("viridis")(np.linspace(0, 0.75, len(table)))
+    names = table["layer"] + ": " + table["receptive_field"].astype(str)
+    for colour, name, field, y in zip(colours, names, table["receptive_field"], np.linspace(14, 15 - reach, len(table))):
+        corner = 14 - field / 2
         axes.add_patch(plt.Rectangle((corner, corner), field, field, fill=False, color=colour, linewidth=1.6))
-        axes.text(corner, corner - 0.3, f"{row['layer']}: {field}", color=colour)
-    reach = max(table["receptive_field"].max(), 28) / 2 + 2
+        axes.annotate(name, (corner + field, corner), (15 + reach, y), color=colour, va="center", annotation_clip=False,
+                      arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.8})
     axes.set(xlim=(14 - reach, 14 + reach), ylim=(14 + reach, 14 - reach), xlabel="input column (pixels)",
              ylabel="input row (pixels)", title=title)
     return figure
