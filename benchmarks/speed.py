@@ -1,0 +1,217 @@
+"""Seconds an epoch, against PyTorch's official MNIST example and against the floor; and seconds to an accuracy.
+
+    python benchmarks/speed.py              measure the table, write benchmarks/speed.csv, print it
+    python benchmarks/speed.py --official   train the official example's own network and recipe once (slow),
+                                            every epoch recorded in benchmarks/official.csv
+    python benchmarks/speed.py --table      print the tables from the files, measure nothing
+
+Each way of training the brief's network takes its turn, again and again, in one process; medians are compared.
+"""
+import argparse
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader
+from torchvision import datasets, transforms
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).parent))
+from walkthrough import ROOT, load_definitions, read  # noqa: E402
+
+from helpers import MEAN, STD, TensorLoader, fit, load_mnist, train  # noqa: E402
+
+CSV = ROOT / "benchmarks" / "speed.csv"
+OFFICIAL = ROOT / "benchmarks" / "official.csv"
+TARGETS = (99.28, 99.40)
+
+
+def official_epoch(model, device, loader, optimizer) -> None:
+    """One epoch as in PyTorch's example (pytorch/examples, mnist/main.py): a loss is fetched every 10 batches."""
+    model.train()
+    for batch, (images, labels) in enumerate(loader):
+        images, labels = images.to(device), labels.to(device)
+        optimizer.zero_grad()
+        loss = F.nll_loss(model(images), labels)
+        loss.backward()
+        optimizer.step()
+        if batch % 10 == 0:
+            loss.item()
+
+
+def floor_epoch(model, device, images, labels, optimizer, steps: int) -> None:
+    """The least that an epoch can cost: forward, backward and step, on one batch that never changes."""
+    model.train()
+    for _ in range(steps):
+        optimizer.zero_grad()
+        F.nll_loss(model(images), labels).backward()
+        optimizer.step()
+    if device != "cpu":
+        torch.cuda.synchronize()
+
+
+def official_dataset(is_train: bool):
+    """MNIST as the example reads it: one picture after the other, turned into a tensor and normalised."""
+    steps = transforms.Compose([transforms.ToTensor(), transforms.Normalize((MEAN,), (STD,))])
+    return datasets.MNIST(ROOT / "data", train=is_train, download=True, transform=steps)  # extracts in data/
+
+
+def ways(device: str) -> dict:
+    """Every way to train an epoch that is compared, by name: a function without arguments."""
+    definitions = load_definitions()
+    train_set, _ = load_mnist(ROOT / "data", device)
+    pictures = official_dataset(True)
+
+    def fresh(recipe_name="as submitted"):
+        torch.manual_seed(1)
+        recipe = definitions["RECIPES"][recipe_name]
+        model = recipe.network().to(device)
+        return recipe, model, recipe.optimizer(model.parameters())
+
+    def official(workers):
+        _, model, optimizer = fresh()
+        loader = DataLoader(pictures, 64, shuffle=True, num_workers=workers, pin_memory=device != "cpu")
+        return lambda: official_epoch(model, device, loader, optimizer)
+
+    def ours(recipe_name, augment=None):
+        recipe, model, optimizer = fresh(recipe_name)
+        loader = TensorLoader(train_set, 64, shuffle=True, augment=augment)
+        average = recipe.average(model) if recipe.average else None
+        return lambda: train(model, device, loader, optimizer, None, average)
+
+    def floor():
+        _, model, optimizer = fresh()
+        images, labels = (tensor[:64].clone() for tensor in train_set.tensors)
+        return lambda: floor_epoch(model, device, images, labels, optimizer, steps=938)
+
+    return {"floor: one batch again and again": floor(), "ours": ours("as submitted"),
+            "ours, augmented": ours("as submitted", definitions["RandomAffine"]()),
+            "official loop, 0 workers": official(0), "official loop, 2 workers": official(2),
+            "ours, final recipe": ours("final", definitions["RandomAffine"]())}
+
+
+def peak_memory() -> float:
+    """Peak memory in GB of a process that trains and tests the final recipe for one epoch."""
+    code = ("import sys; sys.path[:0] = ['benchmarks']; from walkthrough import *; from helpers import load_mnist; "
+            "d = load_definitions(); d['run_recipe'](d['FINAL'], *load_mnist('data'), epochs=1)")
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, stderr=subprocess.DEVNULL)
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9
+
+
+def cpu_name() -> str:
+    """The processor's name where the system tells it."""
+    info = Path("/proc/cpuinfo")
+    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def measure(device: str, repetitions: int) -> pd.DataFrame:
+    """Time every way in turn; one row each, with the median, the fastest and the slowest."""
+    todo = ways(device)
+    seconds = {name: [] for name in todo}
+    for repetition in tqdm(range(-1, repetitions), unit="round"):
+        for name, epoch in todo.items():
+            start = time.perf_counter()
+            epoch()
+            if repetition >= 0:  # the first round warms up
+                seconds[name].append(time.perf_counter() - start)
+    rows = pd.DataFrame([{"way": name, "seconds": pd.Series(times).median(), "fastest": min(times), "slowest": max(times),
+                          "repetitions": repetitions} for name, times in seconds.items()])
+    machine = f"{cpu_name()}, {os.cpu_count()} cores" if device == "cpu" else torch.cuda.get_device_name()
+    return rows.assign(peak_memory_gb=peak_memory() if device == "cpu" else torch.cuda.max_memory_allocated() / 1e9,
+                       threads=torch.get_num_threads(), machine=machine, device=device,
+                       torch=torch.__version__, python=platform.python_version())
+
+
+class OfficialNet(nn.Module):
+    """The example's own network: 1,199,882 parameters."""
+
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(1, 32, 3), nn.ReLU(), nn.Conv2d(32, 64, 3), nn.ReLU(), nn.MaxPool2d(2),
+                                      nn.Dropout(0.25), nn.Flatten())
+        self.head = nn.Sequential(nn.Linear(9216, 128), nn.ReLU(), nn.Dropout(0.5), nn.Linear(128, 10), nn.LogSoftmax(1))
+
+    def forward(self, x):
+        return self.head(self.features(x))
+
+
+def train_official(device: str) -> pd.DataFrame:
+    """The example's network by its recipe: 14 epochs, batches of 64, Adadelta at 1.0, 0.7 times that each epoch."""
+    torch.manual_seed(1)
+    model = OfficialNet().to(device)
+    optimizer = torch.optim.Adadelta(model.parameters(), lr=1.0)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.7)
+    train_loader = DataLoader(official_dataset(True), 64, shuffle=True)
+    test_loader = DataLoader(official_dataset(False), 1000)
+    history = fit(model, device, train_loader, test_loader, optimizer, scheduler, epochs=14)
+    return history.assign(parameters=sum(p.numel() for p in model.parameters()), threads=torch.get_num_threads(),
+                          torch=torch.__version__, device=device)
+
+
+def speed_table(rows: pd.DataFrame) -> str:
+    """The Markdown table of seconds an epoch."""
+    floor, loop = (rows.loc[rows["way"].str.startswith(start), "seconds"].iloc[0] for start in ("floor", "official loop, 0"))
+    lines = ["| one epoch of the brief's network | seconds, median | fastest to slowest | ÷ floor | ÷ official loop |",
+             "|---|---|---|---|---|"]
+    lines += [f"| {row.way} | {row.seconds:.2f} | {row.fastest:.2f} to {row.slowest:.2f} | {row.seconds / floor:.2f} "
+              f"| {row.seconds / loop:.2f} |" for row in rows.itertuples()]
+    return "\n".join(lines)
+
+
+def time_to(history: pd.DataFrame, target: float) -> tuple[int, float] | None:
+    """(epoch, seconds of training until its end) at which the test accuracy first reaches a target."""
+    reached = history.index[history["test_accuracy"] >= target]
+    if len(reached) == 0:
+        return None
+    return int(history.loc[reached[0], "epoch"]), float(history.loc[:reached[0], "seconds"].sum())
+
+
+def target_table(rows: pd.DataFrame) -> str:
+    """The Markdown table of epochs and seconds until an accuracy: means over the seeds that reach it."""
+    runs = {name: [run.reset_index(drop=True) for _, run in rows[(rows["recipe"] == name) & (rows["split"] == "test")]
+                   .groupby("seed")] for name in ("as submitted", "final")}
+    if OFFICIAL.exists():
+        runs["official example's network and recipe"] = [pd.read_csv(OFFICIAL)]
+    lines = ["| | " + " | ".join(f"until {target:.2f}%" for target in TARGETS) + " |", "|---|---|---|"]
+    for name, histories in runs.items():
+        cells = []
+        for target in TARGETS:
+            times = [found for history in histories if (found := time_to(history, target))]
+            means = pd.DataFrame(times).mean() if times else None
+            cells.append(f"{means[0]:.1f} epochs, {means[1]:.0f} s ({len(times)} of {len(histories)} runs)" if times
+                         else f"never ({len(histories)} runs)")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--threads", type=int, help="default: PyTorch's own choice")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--official", action="store_true")
+    parser.add_argument("--table", action="store_true")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    if options.official:
+        train_official(options.device).to_csv(OFFICIAL, index=False, float_format="%.6g")
+    elif not options.table:
+        measure(options.device, options.repetitions).to_csv(CSV, index=False, float_format="%.4g")
+    if CSV.exists():
+        rows = pd.read_csv(CSV)
+        print(speed_table(rows), f"\n\nPeak memory of a run: {rows['peak_memory_gb'].iloc[0]:.2f} GB\n")
+    print(target_table(read()))
+
+
+if __name__ == "__main__":
+    main()

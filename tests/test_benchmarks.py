@@ -1,0 +1,107 @@
+"""benchmarks/: what the studies record, and the tables made from it."""
+import subprocess
+import sys
+
+import accuracy
+import pandas as pd
+import pytest
+import speed
+import torch
+from torch.utils.data import TensorDataset
+from walkthrough import CSV, README, ROOT, load_definitions, mean_and_spread, read, study_results
+
+
+def toy_mnist(*_):
+    generator = torch.Generator().manual_seed(0)
+    return tuple(TensorDataset(torch.randn(n, 1, 28, 28, generator=generator), torch.arange(n) % 10) for n in (5200, 100))
+
+
+def test_validation_images_are_held_out_of_training():
+    train_set, test_set = toy_mnist()
+    train_part, report_part = accuracy.split_data("validation", train_set, test_set)
+    assert (len(train_part), len(report_part)) == (200, 5000)
+    rejoined = torch.cat([train_part.tensors[0], report_part.tensors[0]])
+    assert torch.equal(rejoined, train_set.tensors[0])
+    assert accuracy.split_data("test", train_set, test_set) == (train_set, test_set)
+
+
+def test_all_fixed_or_learned_numbers_are_counted():
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4))
+    model.register_buffer("hidden", torch.zeros(7))
+    assert accuracy.count_parameters(model) == 40 + 8 + 7
+
+
+@pytest.fixture
+def small_study(monkeypatch, tmp_path):
+    """A study on toy data, in files of its own."""
+    monkeypatch.setattr(accuracy, "load_mnist", toy_mnist)
+    monkeypatch.setattr(accuracy, "CSV", tmp_path / "accuracy.csv")
+    monkeypatch.setattr(accuracy, "MISTAKES", tmp_path / "mistakes.csv")
+    threads = torch.get_num_threads()
+    with accuracy.joblib.parallel_config("sequential"):
+        yield tmp_path
+    torch.set_num_threads(threads)
+
+
+def test_a_study_records_every_epoch_and_every_mistake(small_study):
+    accuracy.study([("as submitted", "test", 1, 2, "cpu"), ("final", "validation", 3, 1, "cpu")], jobs=1)
+    rows = read(accuracy.CSV)
+    assert list(rows.columns) == ["recipe", "split", "seed", "epochs", "epoch", "parameters", "lr", "train_loss",
+                                  "train_accuracy", "test_loss", "test_accuracy", "seconds", "threads", "torch", "device"]
+    assert rows[["recipe", "split", "seed", "epoch"]].values.tolist() == [
+        ["as submitted", "test", 1, 1], ["as submitted", "test", 1, 2], ["final", "validation", 3, 1]]
+    mistakes = pd.read_csv(accuracy.MISTAKES)
+    last = rows[(rows["recipe"] == "as submitted") & (rows["epoch"] == 2)]["test_accuracy"].iloc[0]
+    assert len(mistakes) == 100 - round(last) and (mistakes["label"] != mistakes["answer"]).all()
+    assert (mistakes["label"] == mistakes["image"] % 10).all() and set(mistakes["recipe"]) == {"as submitted"}
+
+
+def test_a_run_cut_off_while_written_does_not_count(small_study):
+    rows = pd.DataFrame([{"recipe": "final", "split": "test", "seed": seed, "epochs": 2, "epoch": epoch, "parameters": 5,
+                          "test_accuracy": 99.0 + seed / 10 + epoch / 100} for seed in (1, 2, 3) for epoch in (1, 2)])
+    accuracy.append(rows[:-1], accuracy.CSV)
+    assert sorted(set(read(accuracy.CSV)["seed"])) == [1, 2]
+    accuracy.append(rows[-2:], accuracy.CSV)  # the run is done again
+    assert len(read(accuracy.CSV)) == 6
+
+
+def test_the_table_says_mean_spread_and_last_epoch():
+    finals = {1: 99.5, 2: 99.6, 3: 99.7}
+    rows = pd.DataFrame([{"recipe": "final", "split": "test", "seed": seed, "epochs": 2, "epoch": epoch, "parameters": 18226,
+                          "test_accuracy": 99.9 if epoch == 1 else final} for seed, final in finals.items() for epoch in (1, 2)])
+    line = accuracy.table(rows, ["as submitted", "final"]).splitlines()[-1]
+    assert line == "| final | 18,226 | 2 | 3 | 99.60 ± 0.10% | 99.50% | 99.70% | epoch 1 |"
+
+
+def test_seconds_until_an_accuracy():
+    history = pd.DataFrame({"epoch": [1, 2, 3], "test_accuracy": [98.0, 99.3, 99.2], "seconds": [5.0, 6.0, 7.0]})
+    assert speed.time_to(history, 99.28) == (2, 11.0) and speed.time_to(history, 99.4) is None
+
+
+def test_committed_results_have_the_seeds_that_they_need():
+    definitions = load_definitions()
+    results = study_results(read(), definitions)
+    for name in definitions["RECIPES"]:
+        needed = 5 if name in ("as submitted", "final", "small") else 3
+        assert len(results[name]["accuracy"]) >= needed, name
+    rows = read()
+    for name, recipe in definitions["RECIPES"].items():
+        assert set(rows.loc[rows["recipe"] == name, "parameters"]) == {accuracy.count_parameters(recipe.network())}
+
+
+def test_table_command_prints_the_committed_results():
+    command = [sys.executable, str(ROOT / "benchmarks" / "accuracy.py"), "--table"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    for name, result in study_results(read(CSV), load_definitions()).items():
+        assert f"| {name} | {result['parameters']:,} | {result['epochs']} | {len(result['accuracy'])} | " \
+               f"{mean_and_spread(result['accuracy'])} |" in printed
+
+
+def test_the_benchmarks_readme_repeats_both_tables():
+    readme = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    assert accuracy.table(read(), list(load_definitions()["RECIPES"])) in readme and accuracy.screening_table() in readme
+
+
+def test_readme_repeats_the_speed_measured():
+    readme = README.read_text(encoding="utf-8")
+    assert speed.speed_table(pd.read_csv(speed.CSV)) in readme and speed.target_table(read()) in readme

@@ -1,0 +1,307 @@
+"""What breaks in use: damaged data, killed runs, foreign checkpoints, two runs side by side."""
+import errno
+import functools
+import http.server
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from torch.utils.data import TensorDataset
+from torchvision.datasets import MNIST
+from walkthrough import ROOT, load_definitions
+
+import helpers
+
+RAW = ROOT / "data" / "MNIST" / "raw"
+IMAGES = "train-images-idx3-ubyte.gz"
+DEFINITIONS = load_definitions()
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    """A data folder with the four sound files, as a user would have it."""
+    shutil.copytree(RAW, tmp_path / "data" / "MNIST" / "raw", ignore=lambda folder, names: [n for n in names if not n.endswith(".gz")])
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    monkeypatch.setattr(MNIST, "mirrors", ["http://127.0.0.1:9/"])  # nothing answers there
+
+
+@pytest.fixture
+def online(monkeypatch):
+    """A mirror on this machine that has this project's own files."""
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=RAW)
+    monkeypatch.setattr(http.server.SimpleHTTPRequestHandler, "log_message", lambda *arguments: None)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(MNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
+        yield
+        server.shutdown()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def truncate(root):
+    path = root / "MNIST" / "raw" / IMAGES
+    path.write_bytes(path.read_bytes()[:5_000_000])
+
+
+def flip(root):
+    path = root / "MNIST" / "raw" / IMAGES
+    data = bytearray(path.read_bytes())
+    data[1_000_000] ^= 1
+    path.write_bytes(data)
+
+
+def remove(root):
+    (root / "MNIST" / "raw" / IMAGES).unlink()
+
+
+def remove_all(root):
+    shutil.rmtree(root)
+
+
+FAULTS = {"truncated": (truncate, "damaged"), "a byte flipped": (flip, "damaged"), "missing": (remove, "missing"),
+          "no folder": (remove_all, "missing")}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_data_fault_without_network_is_named_and_nothing_is_lost(fault, root, offline):
+    damage, word = FAULTS[fault]
+    damage(root)
+    before = contents(root)
+    with pytest.raises(RuntimeError, match=f"{IMAGES} is {word}.*Remedy: connect"):
+        helpers.load_mnist(root)
+    assert contents(root) == before
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_data_fault_with_network_is_repaired_and_nothing_is_lost(fault, root, online):
+    damage, word = FAULTS[fault]
+    damage(root)
+    before = contents(root)
+    train_set, _ = helpers.load_mnist(root)
+    assert len(train_set) == 60_000
+    after = contents(root)
+    assert after[f"MNIST/raw/{IMAGES}"] == (RAW / IMAGES).read_bytes()
+    assert set(before.values()) <= set(after.values())  # the damaged file too is still there, under another name
+
+
+def test_a_truncated_extracted_file_does_no_harm(root, offline):
+    extracted = root / "MNIST" / "raw" / IMAGES.removesuffix(".gz")
+    extracted.write_bytes(b"\0\0\10\3" + bytes(1000))  # as when extraction was killed
+    before = contents(root)
+    assert len(helpers.load_mnist(root)[0]) == 60_000
+    assert contents(root) == before
+
+
+def test_a_read_only_folder_will_do(root, offline, monkeypatch):
+    """Nothing is written into it: the tests may run as root, whom permissions don't stop, so look."""
+    raw = root / "MNIST" / "raw"
+    before = {path: path.stat().st_mtime_ns for path in [raw, *raw.iterdir()]}
+    os.chmod(raw, 0o555)
+    assert len(helpers.load_mnist(root)[0]) == 60_000
+    os.chmod(raw, 0o755)
+    assert {path: path.stat().st_mtime_ns for path in [raw, *raw.iterdir()]} == before
+
+
+def test_a_full_disk_is_named(root, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    monkeypatch.setattr(helpers.shutil, "copyfile", full)
+    before = contents(root)
+    with pytest.raises(RuntimeError, match="No space left.*free disk"):
+        helpers.load_mnist(root)
+    assert contents(root) == before
+
+
+def test_no_temporary_files_are_left(root, offline, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    truncate(root)
+    with pytest.raises(RuntimeError):
+        helpers.load_mnist(root)
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+# ---------------------------------------------------------------- resume
+
+TRAIN = """
+import sys
+sys.path[:0] = [{root!r}, {root!r} + "/benchmarks"]
+import torch
+from torch.utils.data import TensorDataset
+from walkthrough import load_definitions
+torch.set_num_threads(1)
+definitions = load_definitions()
+generator = torch.Generator().manual_seed(0)
+data = TensorDataset(torch.randn(960, 1, 28, 28, generator=generator), torch.arange(960) % 10)
+from dataclasses import replace
+recipe = replace(definitions["FINAL"], network=lambda: definitions["RepairedNet"](dropout=0.25), name="all of it")
+print("started", flush=True)
+model, history = definitions["run_recipe"](recipe, data, data, seed=5, epochs=10, folder={folder!r})
+torch.save([model.state_dict(), history.drop(columns="seconds").values.tolist()], {result!r})
+"""
+
+
+def start(folder: Path, result: Path) -> subprocess.Popen:
+    """A process that trains with shuffling, augmentation, dropout, schedule and average; waits until it starts to."""
+    folder.mkdir(exist_ok=True)
+    process = subprocess.Popen([sys.executable, "-c", TRAIN.format(root=str(ROOT), folder=str(folder), result=str(result))],
+                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert process.stdout.readline() == b"started\n"
+    return process
+
+
+def kill_and_resume(tmp_path, kills: int) -> None:
+    began = time.perf_counter()
+    assert start(tmp_path / "whole", tmp_path / "whole.pt").wait() == 0
+    duration = time.perf_counter() - began
+    chance, killed, attempt, resumed = random.Random(0), 0, 0, 0
+    while killed < kills:
+        attempt += 1
+        folder, result = tmp_path / f"killed{attempt}", tmp_path / f"killed{attempt}.pt"
+        while True:
+            resumed += any(folder.glob("*.pt")) if folder.exists() else False
+            process = start(folder, result)
+            if killed < kills:
+                try:
+                    process.wait(chance.uniform(0, duration / 2))
+                except subprocess.TimeoutExpired:
+                    process.send_signal(signal.SIGKILL)
+                    process.wait()
+                    killed += 1
+                    continue
+            assert process.wait() == 0
+            break
+        (weights, history), (expected, whole) = torch.load(result), torch.load(tmp_path / "whole.pt")
+        assert history == whole
+        assert all(torch.equal(weights[name], expected[name]) for name in expected)
+    assert resumed > 0, "no kill left a checkpoint to resume from"
+
+
+def test_a_killed_run_ends_as_one_never_killed(tmp_path):
+    kill_and_resume(tmp_path, kills=3)
+
+
+@pytest.mark.slow
+def test_a_run_killed_twenty_times_ends_as_one_never_killed(tmp_path):
+    kill_and_resume(tmp_path, kills=20)
+
+
+def toy_run(folder, recipe_name="as submitted", seed=1, epochs=2, network=None):
+    """One short run of a recipe on noise, in a folder of checkpoints; returns model and history."""
+    recipe = DEFINITIONS["RECIPES"][recipe_name]
+    recipe = replace(recipe, network=network) if network else recipe
+    generator = torch.Generator().manual_seed(0)
+    data = TensorDataset(torch.randn(128, 1, 28, 28, generator=generator), torch.arange(128) % 10)
+    return DEFINITIONS["run_recipe"](recipe, data, data, seed=seed, epochs=epochs, folder=folder)
+
+
+def test_every_run_has_a_checkpoint_of_its_own(tmp_path):
+    """Another network, recipe, seed or number of epochs never meets a foreign file."""
+    class Edited(DEFINITIONS["Net"]):  # as when a student changes the forward pass only: the same weights
+        def forward(self, x):
+            return super().forward(2 * x)
+
+    for count, change in enumerate([{}, {"seed": 2}, {"epochs": 3}, {"recipe_name": "final"}, {"network": Edited}], 1):
+        toy_run(tmp_path, **change)
+        assert len(list(tmp_path.glob("*.pt"))) == count
+    assert all(path.suffix == ".pt" for path in tmp_path.iterdir())  # no temporary file is left
+
+
+def test_a_finished_run_is_read_back(tmp_path):
+    first, history = toy_run(tmp_path)
+    second, again = toy_run(tmp_path)
+    pd.testing.assert_frame_equal(history, again)  # seconds too: nothing was trained again
+    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values()))
+
+
+def fit_from(path, epochs=2, seed=1, lr=0.01):
+    torch.manual_seed(seed)
+    model = DEFINITIONS["Net"]()
+    data = TensorDataset(torch.zeros(64, 1, 28, 28), torch.arange(64) % 10)
+    loader = helpers.TensorLoader(data, 32)
+    optimizer = torch.optim.SGD(model.parameters(), lr)
+    before = [p.clone() for p in model.parameters()]
+    try:
+        return helpers.fit(model, "cpu", loader, loader, optimizer, epochs=epochs, checkpoint=path)
+    except ValueError:
+        assert all(torch.equal(a, b) for a, b in zip(before, model.parameters())), "half loaded"
+        raise
+
+
+@pytest.mark.parametrize("change, named", [({"epochs": 3}, "epochs"), ({"seed": 2}, "seed"), ({"lr": 0.1}, "optimizer")])
+def test_a_foreign_checkpoint_is_refused(change, named, tmp_path):
+    path = tmp_path / "run.pt"
+    fit_from(path)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=f"run.pt.*{named}"):
+        fit_from(path, **change)
+    assert path.read_bytes() == before
+
+
+class Evil:
+    """Runs a command when it is unpickled, unless the reader refuses to."""
+
+    def __reduce__(self):
+        return os.system, ("echo harm > harm.txt",)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "text", "weights only", "code", "list"])
+def test_a_damaged_checkpoint_is_refused(damage, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "run.pt"
+    fit_from(path)
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:-2000])
+    elif damage == "weights only":
+        helpers.save_model(DEFINITIONS["Net"](), path)
+    else:
+        {"empty": lambda: path.write_bytes(b""), "text": lambda: path.write_text("no checkpoint"),
+         "code": lambda: torch.save(Evil(), path), "list": lambda: torch.save([1, 2], path)}[damage]()
+    with pytest.raises(ValueError, match="run.pt"):
+        fit_from(path)
+    assert not Path("harm.txt").exists()
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
+    path = tmp_path / "run.pt"
+    fit_from(path)
+    before = path.read_bytes()
+
+    def full(state, file):
+        Path(file).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space"):
+        helpers._save({}, path)
+    assert path.read_bytes() == before and [file.name for file in tmp_path.iterdir()] == ["run.pt"]
+
+
+# ---------------------------------------------------------------- side by side
+
+
+def test_two_runs_at_once_in_the_same_folder(tmp_path):
+    processes = [start(tmp_path / "shared", tmp_path / f"{name}.pt") for name in ("one", "two")]
+    assert [process.wait() for process in processes] == [0, 0]
+    assert start(tmp_path / "alone", tmp_path / "alone.pt").wait() == 0
+    expected = torch.load(tmp_path / "alone.pt")
+    for name in ("one", "two"):
+        weights, history = torch.load(tmp_path / f"{name}.pt")
+        assert history == expected[1] and all(torch.equal(weights[key], expected[0][key]) for key in weights)
