@@ -480,7 +480,9 @@ def plot_curves(history: pd.DataFrame, title="", target=99.28) -> plt.Figure:
             values = history[f"{part}_{quantity}"]
             axes.plot(epochs, values, color=colour, marker=marker, markersize=4, label=f"{part} {values.iloc[-1]:.4g}")
         axes.set_ylabel(unit)
-        axes.legend(title="last epoch", frameon=False, loc="center right")
+        axes.legend(title="last epoch", frameon=False, loc="upper right" if quantity == "loss" else "lower right")
+    later = history.iloc[min(2, len(history) - 1):][["train_accuracy", "test_accuracy"]]  # the first would squeeze the rest
+    panels[1].set_ylim(min(target, later.min().min()) - 0.3, max(target, later.max().max()) + 0.15)
     panels[1].axhline(target, color=GREY, linewidth=1)
     panels[1].annotate(f"the brief: {target}%", (epochs.iloc[0], target), (0, 3), textcoords="offset points")
     panels[2].step(epochs, history["lr"], where="mid", color=GREEN)

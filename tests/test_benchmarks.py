@@ -37,6 +37,7 @@ def small_study(monkeypatch, tmp_path):
     monkeypatch.setattr(accuracy, "load_mnist", toy_mnist)
     monkeypatch.setattr(accuracy, "CSV", tmp_path / "accuracy.csv")
     monkeypatch.setattr(accuracy, "MISTAKES", tmp_path / "mistakes.csv")
+    monkeypatch.setenv("TQDM_DISABLE", "1")  # a study sets it for its workers: here it must not stay
     threads = torch.get_num_threads()
     with accuracy.joblib.parallel_config("sequential"):
         yield tmp_path

@@ -185,6 +185,13 @@ def test_readme_and_ci_give_the_same_command():
     assert ".ci/run" in (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
 
 
+def test_readme_names_the_versions_of_the_stored_run(notebook):
+    stored = "".join(text_of(cell) for cell in notebook.cells if cell.cell_type == "code")
+    versions = re.search(r"(Python \S+), (torch \S+?)(?:\+\w+)?, (torchvision [\d.]+)", stored)
+    readme = README.read_text(encoding="utf-8")
+    assert all(version in readme for version in versions.groups())
+
+
 def test_readme_pictures_exist_and_are_described():
     pictures = re.findall(r"!\[(.*?)\]\((.*?)\)", README.read_text(encoding="utf-8"))
     assert pictures
