@@ -484,7 +484,7 @@ def plot_curves(history: pd.DataFrame, title="", target=99.28) -> plt.Figure:
     later = history.iloc[min(2, len(history) - 1):][["train_accuracy", "test_accuracy"]]  # the first would squeeze the rest
     panels[1].set_ylim(min(target, later.min().min()) - 0.3, max(target, later.max().max()) + 0.15)
     panels[1].axhline(target, color=GREY, linewidth=1)
-    panels[1].annotate(f"the brief: {target}%", (epochs.iloc[0], target), (0, 3), textcoords="offset points")
+    panels[1].annotate(f"the brief: {target}%", (epochs.mean(), target), (0, 3), textcoords="offset points", ha="center")
     panels[2].step(epochs, history["lr"], where="mid", color=GREEN)
     panels[2].set(ylabel="learning rate", xlabel="epoch")
     for axes in (panels[0], panels[2]):

@@ -120,8 +120,7 @@ def test_it_stores_the_briefs_summary(notebook):
 def test_its_steps_are_those_of_the_study(notebook):
     results = study_results(read(), load_definitions())
     (cell,) = tagged(notebook, "steps")
-    rows = [[part.strip(" *") for part in line.split("|")] for line in cell.source.splitlines() if line.startswith("|")]
-    shown = {row[1]: row[3] for row in rows[2:]}
+    shown = dict(re.findall(r"\*\*\d+ · (.*?)\*\*\n- \*Target:\* .+\n- \*Result:\* (.*)\n- \*Analysis:\* .+", cell.source))
     assert list(shown) == [*(recipe.name for recipe in load_definitions()["STEPS"]), "final", "small"]
     for name, text in shown.items():
         accuracies = results[name]["accuracy"]
