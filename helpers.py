@@ -33,39 +33,33 @@ from tqdm import tqdm
 
 MEAN, STD = 0.1307, 0.3081  # of the training pixels, scaled to 0..1
 
+
 # ---------------------------------------------------------------- data
-
-
 def read_mnist(root="data") -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return MNIST as stored: train images (60000, 28, 28) uint8, train labels, test images, test labels.
 
-    Uses the .gz files in root/MNIST/raw; torchvision checks their MD5 and downloads what is missing or
-    damaged. It extracts in a temporary folder: nothing in root is ever half written, and runs can share it.
-    Raises RuntimeError, naming the files, where they can't be had.
+    torchvision checks the .gz files in root/MNIST/raw, and downloads what is missing or damaged. It works on
+    copies in a temporary folder, so nothing in root is half written. Raises RuntimeError, naming the files.
     """
     raw = Path(root, "MNIST", "raw")
-    bad = [name for name, md5 in MNIST.resources if not check_integrity(str(raw / name), md5)]
+    bad = [raw / name for name, md5 in MNIST.resources if not check_integrity(raw / name, md5)]
     try:
-        with tempfile.TemporaryDirectory() as scratch:
-            copies = Path(scratch, "MNIST", "raw")
+        with tempfile.TemporaryDirectory() as folder:
+            copies = Path(folder, "MNIST", "raw")
             copies.mkdir(parents=True)
-            for name, _ in MNIST.resources:
-                if name not in bad:
-                    shutil.copyfile(raw / name, copies / name)
-            train_set, test_set = (MNIST(scratch, train=part, download=True) for part in (True, False))
-            for name in bad:  # keep the download for the next run, where root can be written
-                with contextlib.suppress(OSError):
+            for path in raw.glob("*.gz"):
+                shutil.copyfile(path, copies / path.name)
+            train_set, test_set = (MNIST(folder, train=part, download=True) for part in (True, False))
+            for path in bad:
+                with contextlib.suppress(OSError):  # keep the download, where root can be written
                     raw.mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(copies / name, raw / f"{name}.{os.getpid()}")
-                    if (raw / name).exists():
-                        os.replace(raw / name, raw / f"{name}.damaged")
-                    os.replace(raw / f"{name}.{os.getpid()}", raw / name)
+                    if path.exists():
+                        path.replace(f"{path}.damaged")
+                    shutil.copyfile(copies / path.name, path)
     except (OSError, RuntimeError) as error:
-        found = [f"{raw / name} is {'damaged' if (raw / name).exists() else 'missing'}" for name in bad]
-        raise RuntimeError(
-            f"MNIST can't be read: {'; '.join(found) or 'the .gz files are sound, but extracting them failed'}. "
-            f"({str(error).splitlines()[0]}) Remedy: connect to the internet and run again, or put sound copies there; "
-            f"extracting needs 60 MB of free disk in {tempfile.gettempdir()}.") from error
+        found = [f"{path} is {'damaged' if path.exists() else 'missing'}" for path in bad] or ["the files are sound"]
+        raise RuntimeError(f"MNIST can't be read: {'; '.join(found)} ({str(error).splitlines()[0]}). Remedy: connect "
+                           "to the internet, or put sound copies there; extracting needs 60 MB of free disk") from error
     return train_set.data, train_set.targets, test_set.data, test_set.targets
 
 
@@ -78,10 +72,6 @@ def normalise(images: torch.Tensor) -> torch.Tensor:
 
 def load_mnist(root="data", device="cpu") -> tuple[TensorDataset, TensorDataset]:
     """Return (train, test): normalised images (N, 1, 28, 28) and labels (N,), held on the device."""
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {str(device)!r} is not available here; use 'cpu' ({error})") from error
     train_images, train_labels, test_images, test_labels = read_mnist(root)
     return (TensorDataset(normalise(train_images).to(device), train_labels.to(device)),
             TensorDataset(normalise(test_images).to(device), test_labels.to(device)))
@@ -90,14 +80,14 @@ def load_mnist(root="data", device="cpu") -> tuple[TensorDataset, TensorDataset]
 class TensorLoader:
     """Batches of a TensorDataset (images, labels) that already lies on its device; len() counts batches.
 
-    augment, if given, is called on each batch of images, in the first augment_epochs passes only if that is given
-    too; generator fixes the order of shuffling.
+    augment, if given, is called on each batch of images in the first augment_epochs passes; generator, one of the
+    CPU, fixes the order of shuffling.
     """
 
     def __init__(self, dataset, batch_size, shuffle=False, augment=None, generator=None, augment_epochs=math.inf):
         if not isinstance(dataset, TensorDataset) or len(dataset.tensors) != 2 or len(dataset) == 0:
-            raise ValueError("dataset must be a TensorDataset of images and labels, at least one of each; got "
-                             f"{type(dataset).__name__} of length {len(dataset)}. For others use a DataLoader.")
+            raise ValueError(f"dataset must be a TensorDataset of images and labels, got {type(dataset).__name__} of "
+                             f"length {len(dataset)}; others need a DataLoader")
         if not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"batch_size must be a whole number of at least 1, got {batch_size!r}")
         if dataset.tensors[1].min() < 0:  # nll_loss would pass over a label of -100 without a word
@@ -110,20 +100,14 @@ class TensorLoader:
 
     def __iter__(self):
         images, labels = self.dataset.tensors
-        self.epoch += 1
+        count, self.epoch = len(labels), self.epoch + 1
         augment = self.augment if self.epoch <= self.augment_epochs else None
-        if self.shuffle:
-            device = self.generator.device if self.generator else "cpu"
-            order = torch.randperm(len(labels), generator=self.generator, device=device).to(labels.device)
-        for start in range(0, len(labels), self.batch_size):
-            batch = slice(start, start + self.batch_size)
-            batch = order[batch] if self.shuffle else batch
+        order = torch.randperm(count, generator=self.generator) if self.shuffle else torch.arange(count)
+        for batch in order.to(labels.device).split(self.batch_size):
             yield augment(images[batch]) if augment else images[batch], labels[batch]
 
 
 # ---------------------------------------------------------------- training
-
-
 def train(model, device, loader, optimizer, scheduler=None, average=None) -> tuple[float, float]:
     """Train for one epoch; return (loss, accuracy in %), averaged over the samples seen.
 
@@ -131,8 +115,8 @@ def train(model, device, loader, optimizer, scheduler=None, average=None) -> tup
     batch; average, an AveragedModel, takes in the weights after every batch. Raises ValueError for inputs
     that would train wrongly, FloatingPointError when the loss is no longer a number.
     """
-    own = {id(p) for p in model.parameters()}
-    if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
+    own = set(model.parameters())
+    if not any(parameter in own for group in optimizer.param_groups for parameter in group["params"]):
         raise ValueError("optimizer holds none of this model's parameters: make it from model.parameters()")
     model.train()
     loss_sum = correct = samples = 0
@@ -175,8 +159,8 @@ def test(model, device, loader) -> tuple[float, float]:
 def _check_batch(images, labels, output) -> None:
     """Refuse a first batch that would run without an error and give a wrong result."""
     if output.ndim != 2 or len(output) != len(images):
-        raise ValueError(f"model must return log-probabilities (N, classes) for its N={len(images)} images; it "
-                         f"returned {tuple(output.shape)}: check the images' size and the model's view or flatten")
+        raise ValueError(f"model returned {tuple(output.shape)} for {len(images)} images, not log-probabilities "
+                         "(N, classes): check the images' size and the model's view or flatten")
     if labels.shape != (len(images),) or labels.dtype != torch.int64:
         raise ValueError(f"labels must be int64 of shape ({len(images)},), got {labels.dtype} {tuple(labels.shape)}")
     if labels.min() < 0 or labels.max() >= output.shape[1]:
@@ -185,14 +169,13 @@ def _check_batch(images, labels, output) -> None:
         raise ValueError("model must return log-probabilities: end its forward with F.log_softmax(x, dim=1)")
 
 
-def _averages(loss_sum, correct, samples: int) -> tuple[float, float]:
+def _averages(loss_sum, correct, samples) -> tuple[float, float]:
     """Turn sums over samples into (loss, accuracy in %)."""
     if samples == 0:
         raise ValueError("loader gave no batch: its dataset is empty")
-    loss = float(loss_sum) / samples
-    if not math.isfinite(loss):
-        raise FloatingPointError(f"the loss became {loss}: lower the learning rate, or look for nan in the images")
-    return loss, 100 * int(correct) / samples
+    if not math.isfinite(loss_sum):
+        raise FloatingPointError("the loss became nan or infinite: lower the learning rate, or look at the images")
+    return float(loss_sum) / samples, 100 * int(correct) / samples
 
 
 def fit(model, device, train_loader, test_loader, optimizer, scheduler=None, epochs=20, average=None, checkpoint=None):
@@ -209,10 +192,9 @@ def fit(model, device, train_loader, test_loader, optimizer, scheduler=None, epo
         raise ValueError("scheduler was made for another optimizer: make it from the one given here")
     if average is not None and not average.use_buffers and any(True for _ in model.buffers()):
         raise ValueError("average needs use_buffers=True: without it BatchNorm's statistics are not averaged")
-    parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler, "average": average}
-    parts = {name: part for name, part in parts.items() if part is not None}
+    parts = [part for part in (model, optimizer, scheduler, average) if part is not None]
     settings = run_settings(model, device, train_loader, optimizer, scheduler, epochs, average) if checkpoint else {}
-    history = _resume(checkpoint, parts, settings, train_loader) if checkpoint and os.path.exists(checkpoint) else []
+    history = _resume(checkpoint, settings, parts, train_loader) if checkpoint and os.path.exists(checkpoint) else []
     resumed = f"resumed after epoch {len(history)}; " if history else ""
     # In a notebook the bar is a line of text, updated in place: tqdm's own bars store a widget or a trail.
     in_notebook = getattr(get_ipython(), "kernel", None) is not None
@@ -231,8 +213,9 @@ def fit(model, device, train_loader, test_loader, optimizer, scheduler=None, epo
             history.append({"epoch": epoch, "lr": lr, "train_loss": train_loss, "train_accuracy": train_accuracy,
                             "test_loss": test_loss, "test_accuracy": test_accuracy, "seconds": seconds})
             if checkpoint:
-                states = {name: part.state_dict() for name, part in parts.items()}
-                _save({"settings": settings, "history": history, "random": _random_states(train_loader), **states}, checkpoint)
+                _save({"settings": settings, "history": history, "states": [part.state_dict() for part in parts],
+                       "random": (torch.get_rng_state(), torch.cuda.get_rng_state_all()),
+                       "order": train_loader.generator and train_loader.generator.get_state()}, checkpoint)
             bar.set_postfix_str(f"{resumed}loss {train_loss:.4f} in training, {test_loss:.4f} in test; "
                                 f"test accuracy {test_accuracy:.2f}%", refresh=False)
             bar.update()
@@ -246,48 +229,38 @@ def run_settings(model, device, loader, optimizer, scheduler=None, epochs=20, av
     code = None
     with contextlib.suppress(Exception):  # some networks can't be traced; then the layers must do
         code = torch.fx.symbolic_trace(model).code  # the forward pass, as code
-    generator = getattr(loader, "generator", None)
-    words = {"network": (model, code), "device": str(device), "optimizer": optimizer, "average": average is not None,
-             "scheduler": (type(scheduler).__name__, scheduler.state_dict() if scheduler else None),
-             "data": (len(loader.dataset), loader.batch_size), "epochs": epochs,
+    words = {"network": (model, code), "device": device, "optimizer": optimizer, "average": average is not None,
+             "scheduler": scheduler and (type(scheduler).__name__, scheduler.state_dict()), "epochs": epochs,
+             "data": (len(loader.dataset), loader.batch_size),
              "augmentation": (getattr(loader, "augment", None), getattr(loader, "augment_epochs", None)),
-             "seed": (torch.initial_seed(), generator.initial_seed() if generator else None)}
+             "seed": (torch.initial_seed(), loader.generator and loader.generator.initial_seed())}
     return {name: re.sub(r" at 0x\w+", "", repr(value)) for name, value in words.items()}
 
 
-def _random_states(loader) -> dict:
-    """The states of the random generators: dropout's and augmentation's, and the loader's own."""
-    generator = getattr(loader, "generator", None)
-    own = {"loader": generator.get_state()} if generator else {}
-    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all(), **own}
-
-
-def _resume(path, parts: dict, settings: dict, loader) -> list[dict]:
+def _resume(path, settings: dict, parts: list, loader) -> list[dict]:
     """Bring all parts of a run to where its checkpoint left them; return the history so far."""
     saved = _load(path, "cpu")
     known = saved.get("settings", {}) if isinstance(saved, dict) else {}
-    other = [name for name in settings if known.get(name) != settings[name]]
-    if other:
-        raise ValueError(f"{path} is not a checkpoint of this run, it differs in {', '.join(other)}: give another "
-                         "path, or delete the file to start anew")
-    for name, part in parts.items():
-        part.load_state_dict(saved[name])
-    torch.set_rng_state(saved["random"]["cpu"])
-    torch.cuda.set_rng_state_all(saved["random"]["cuda"])
-    if "loader" in saved["random"]:
-        loader.generator.set_state(saved["random"]["loader"])
+    if other := [name for name in settings if known.get(name) != settings[name]]:
+        raise ValueError(f"{path} is of another run, it differs in {', '.join(other)}: delete it to start anew")
+    for part, state in zip(parts, saved["states"]):
+        part.load_state_dict(state)
+    torch.set_rng_state(saved["random"][0])
+    torch.cuda.set_rng_state_all(saved["random"][1])
+    if loader.generator:
+        loader.generator.set_state(saved["order"])
     loader.epoch = len(saved["history"])
     return saved["history"]
 
 
 def _save(state: dict, path) -> None:
     """Write a file whole or not at all: under another name first."""
-    temporary = f"{path}.{os.getpid()}"
+    temporary = Path(f"{path}.{os.getpid()}")
     try:
         torch.save(state, temporary)
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def _load(path, device) -> dict:
@@ -310,16 +283,30 @@ def load_model(model: nn.Module, path, device="cpu") -> nn.Module:
 
 
 # ---------------------------------------------------------------- receptive field
-
 # Layers by what they do to a map, under the names that torch.fx gives modules, functions and methods.
 WINDOWS = {"Conv2d": "", "MaxPool2d": "", "AvgPool2d": "", "conv2d": "input weight bias stride padding dilation",
            "max_pool2d": "input kernel_size stride padding dilation", "avg_pool2d": "input kernel_size stride padding"}
-RESHAPES = set("""flatten view reshape mean squeeze unsqueeze Flatten adaptive_avg_pool2d adaptive_max_pool2d
-    AdaptiveAvgPool2d AdaptiveMaxPool2d""".split())
+WHOLE_MAP = set("""flatten view reshape mean adaptive_avg_pool2d adaptive_max_pool2d
+    Flatten AdaptiveAvgPool2d AdaptiveMaxPool2d""".split())  # where they leave one position
 POINTWISE = set("""add sub mul truediv iadd imul neg abs clamp contiguous relu relu_ leaky_relu elu gelu silu sigmoid
     tanh hardswish relu6 batch_norm dropout dropout2d cat BatchNorm2d Dropout Dropout2d Identity ReLU ReLU6 LeakyReLU
     PReLU ELU GELU SiLU Sigmoid Tanh Hardswish Hardsigmoid Hardtanh Softplus Mish""".split())
-POINTWISE_IF_FLAT = {"linear", "Linear", "softmax", "log_softmax", "Softmax", "LogSoftmax"}
+
+
+def _trace(model, input_size) -> torch.fx.GraphModule:
+    """The graph of a copy of the model in eval mode; each node's meta has its kind, result and module."""
+    if len(input_size) != 3:
+        raise ValueError(f"input_size must be (channels, height, width), got {input_size}")
+    try:
+        traced = torch.fx.symbolic_trace(copy.deepcopy(model).cpu().float().eval())
+    except torch.fx.proxy.TraceError as error:
+        raise ValueError(f"model can't be traced, its forward depends on the data: {error}") from error
+    ShapeProp(traced).propagate(torch.zeros(1, *input_size))  # fills in meta["tensor_meta"], with the result's shape
+    for node in traced.graph.nodes:
+        node.meta["module"] = traced.get_submodule(node.target) if node.op == "call_module" else None
+        kind = type(node.meta["module"]) if node.meta["module"] else node.target
+        node.meta["kind"] = getattr(kind, "__name__", str(kind)).strip("_")
+    return traced
 
 
 def _pair(value) -> np.ndarray:
@@ -327,56 +314,29 @@ def _pair(value) -> np.ndarray:
     return np.broadcast_to(np.array(value, dtype=int), 2)
 
 
-def _trace(model, input_size) -> torch.fx.GraphModule:
-    """The graph of a copy of the model in eval mode; each node's meta has its kind and map size (height, width)."""
-    if len(input_size) != 3:
-        raise ValueError(f"input_size must be (channels, height, width), got {input_size}")
-    try:
-        traced = torch.fx.symbolic_trace(copy.deepcopy(model).cpu().float().eval())
-    except torch.fx.proxy.TraceError as error:
-        raise ValueError(f"model can't be traced, its forward depends on the data: {error}") from error
-    ShapeProp(traced).propagate(torch.zeros(1, *input_size))
-    for node in traced.graph.nodes:
-        shape = getattr(node.meta.get("tensor_meta"), "shape", None)  # a flat result (N, features) is one position
-        node.meta["map"] = None if shape is None else _pair(shape[2:] if len(shape) == 4 else 1)
-        target = type(traced.get_submodule(node.target)) if node.op == "call_module" else node.target
-        node.meta["kind"] = getattr(target, "__name__", str(target)).strip("_")
-    return traced
+def _size(node) -> np.ndarray:
+    """(height, width) of the map that a node puts out; a flat result (N, features) is one position."""
+    return _pair(getattr(node.meta.get("tensor_meta"), "shape", ())[2:] or 1)
 
 
-def _window(node, traced) -> list[np.ndarray]:
+def _window(node) -> list[np.ndarray]:
     """Kernel size, stride, padding (top, left) and dilation of a node, each a pair; 1, 1, 0, 1 if pointwise."""
-    kind, size, shape = node.meta["kind"], node.meta["map"], node.meta["tensor_meta"].shape
-    sources = [source.meta["map"] for source in node.all_input_nodes if source.meta["map"] is not None]
-    if kind in WINDOWS and node.op == "call_module":
-        given = vars(traced.get_submodule(node.target))
-    elif kind in WINDOWS:
-        given = {**dict(zip(WINDOWS[kind].split(), node.args)), **node.kwargs}
-        if kind == "conv2d":
-            given["kernel_size"] = given["weight"].meta["tensor_meta"].shape[2:]
-    elif kind in RESHAPES and (size == 1).all():
-        given = {"kernel_size": sources[0], "stride": 1}  # the whole map in one window
-    elif (kind in RESHAPES | POINTWISE or kind in POINTWISE_IF_FLAT and len(shape) == 2) and (
-            size == np.max(sources, axis=0)).all():
-        given = {"kernel_size": 1}
+    kind, module, size = node.meta["kind"], node.meta["module"], _size(node)
+    largest = np.max([_size(source) for source in node.all_input_nodes], axis=0)
+    if kind in WINDOWS:
+        given = vars(module) if module else dict(zip(WINDOWS[kind].split(), node.args), **node.kwargs)
+        kernel = _pair(given["weight"].meta["tensor_meta"].shape[2:] if kind == "conv2d" else given["kernel_size"])
+    elif kind in POINTWISE and np.array_equal(size, largest):
+        given, kernel = {}, _pair(1)
+    elif np.all(size == 1) and (kind in WHOLE_MAP or np.all(largest == 1)):
+        given, kernel = {"stride": 1}, largest  # the whole map in one window
     else:
         raise ValueError(f"receptive_field does not understand layer {node.name!r} ({kind})")
-    kernel, dilation, padding = _pair(given["kernel_size"]), _pair(given.get("dilation", 1)), given.get("padding", 0)
+    stride = given.get("stride") or (1 if kind == "conv2d" else kernel.tolist())  # pooling steps by its kernel
+    dilation, padding = _pair(given.get("dilation", 1)), given.get("padding", 0)
     if isinstance(padding, str):
         padding = (kernel - 1) * dilation // 2 if padding == "same" else 0
-    stride = given.get("stride") or (1 if kind == "conv2d" else kernel.tolist())  # pooling steps by its kernel
     return [kernel, _pair(stride), _pair(padding), dilation]
-
-
-def _meet(node, fields: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Jump, first pixel and field where branches meet; a 1x1 map is broadcast, and can only widen the field."""
-    sources = [source for source in node.all_input_nodes if source in fields]
-    maps = [source for source in sources if (source.meta["map"] > 1).any()] or sources
-    jumps, firsts, widths = zip(*(fields[source] for source in maps))
-    if any((jump != jumps[0]).any() for jump in jumps):
-        raise ValueError(f"branches with different jumps meet in layer {node.name!r}: {[j.tolist() for j in jumps]}")
-    first, end = np.min(firsts, axis=0), np.max(np.add(firsts, widths), axis=0)
-    return jumps[0], first, np.max([end - first, *(fields[source][2] for source in sources)], axis=0)
 
 
 def receptive_field(model: nn.Module, input_size=(1, 28, 28)) -> pd.DataFrame:
@@ -390,76 +350,66 @@ def receptive_field(model: nn.Module, input_size=(1, 28, 28)) -> pd.DataFrame:
     Returns the columns layer, kernel, stride, padding, output_size, jump, receptive_field: an int where height
     and width agree, else a pair. Raises ValueError, naming the layer, for what it does not understand.
     """
-    traced = _trace(model, input_size)
-    fields, rows = {}, []  # node -> (jump, first pixel seen by the first output, field), each a pair
-    for node in traced.graph.nodes:
-        result = node.meta.get("tensor_meta")
+    seen, rows = {}, []  # node -> (jump, first and last pixel that its first output sees), each a pair
+    for node in _trace(model, input_size).graph.nodes:
         if node.op == "placeholder":
-            fields[node] = _pair(1), _pair(0), _pair(1)
-        if node.op == "output" or result is None or not any(source in fields for source in node.all_input_nodes):
+            seen[node] = _pair(1), _pair(0), _pair(0)
+        sources = [seen[source] for source in node.all_input_nodes if source in seen]
+        if node.op == "output" or not sources or "tensor_meta" not in node.meta:
             continue  # a parameter, or a number such as x.size(0)
-        if node.meta["map"] is None:
-            raise ValueError(f"receptive_field does not understand layer {node.name!r}: it returns several tensors")
-        if result.shape[0] != 1:
-            warnings.warn(f"layer {node.name!r} makes {result.shape[0]} rows of one image of this size: the table "
-                          "ends before it", stacklevel=2)
+        kernel, stride, padding, dilation = _window(node)
+        if node.meta["tensor_meta"].shape[0] != 1:
+            warnings.warn(f"layer {node.name!r} makes several rows of an image: the table ends before it", stacklevel=2)
             break
-        kernel, stride, padding, dilation = _window(node, traced)
-        jump, first, field = _meet(node, fields)
-        field = field + (kernel - 1) * dilation * jump
-        first, jump = first - padding * jump, jump * stride
-        fields[node] = jump, first, field
-        if (kernel > 1).any() or (stride > 1).any() or (padding > 0).any():
-            pairs = (kernel, stride, padding, node.meta["map"], jump, field)
-            rows.append([str(node.target) if node.op == "call_module" else node.name,
+        jumps, firsts, lasts = (np.array(values) for values in zip(*sources))
+        if np.any(jumps != jumps[0]):
+            raise ValueError(f"branches with different jumps meet in layer {node.name!r}: {jumps.tolist()}")
+        first = firsts.min(0) - padding * jumps[0]
+        last = lasts.max(0) + ((kernel - 1) * dilation - padding) * jumps[0]
+        seen[node] = jumps[0] * stride, first, last
+        if np.any([kernel > 1, stride > 1, padding > 0]):
+            pairs = kernel, stride, padding, _size(node), jumps[0] * stride, last - first + 1
+            rows.append([node.target if node.meta["module"] else node.name,
                          *(int(p[0]) if p[0] == p[1] else tuple(p.tolist()) for p in pairs)])
-    return pd.DataFrame(rows, columns=["layer", "kernel", "stride", "padding", "output_size", "jump", "receptive_field"])
-
-
-class _SumPool(torch.fx.Interpreter):
-    """Runs a traced network with sums for maxima: the gradient of a maximum reaches one pixel only."""
-
-    def run_node(self, node):
-        if node.meta["kind"] not in ("MaxPool2d", "max_pool2d"):
-            return super().run_node(node)
-        images, (height, width) = self.env[node.all_input_nodes[0]], node.meta["map"]
-        kernel, stride, padding, dilation = (pair.tolist() for pair in _window(node, self.module))
-        weight = torch.full((images.shape[1], 1, *kernel), 1 / math.prod(kernel), dtype=images.dtype)
-        images = F.pad(images, (padding[1], padding[1] + stride[1], padding[0], padding[0] + stride[0]))
-        return F.conv2d(images, weight, None, stride, 0, dilation, len(weight))[..., :height, :width]
+    return pd.DataFrame(rows, columns="layer kernel stride padding output_size jump receptive_field".split())
 
 
 def measured_receptive_field(model: nn.Module, input_size=(1, 28, 28), layer=None) -> tuple[int, int]:
     """(height, width) of the input pixels that can change one central output of a layer (default: the last).
 
     Measured: they are the pixels where that output's gradient is not zero, in a copy with random positive
-    weights. Clipped to the image: a large field needs a large input_size. Raises ValueError for no such layer.
+    weights, and averages for maxima, whose gradient reaches one pixel only. Clipped to the image: a large
+    field needs a large input_size. Raises ValueError for no such layer.
     """
     traced = _trace(model, input_size)
-    nodes = [node for node in traced.graph.nodes if node.op.startswith("call_")]
-    chosen = [node for node in nodes if layer in (None, node.name, str(node.target))]
+    *nodes, output = [node for node in traced.graph.nodes if node.op.startswith(("call_", "output"))]
+    chosen = [node for node in nodes if layer in (None, node.name, node.target)]
     if not chosen:
         raise ValueError(f"the model has no layer {layer!r}, only {[node.name for node in nodes]}")
+    output.args = (chosen[-1],)
+    for node in nodes:
+        if node.meta["kind"] in ("MaxPool2d", "max_pool2d"):
+            (kernel, stride, padding, dilation), images = _window(node), node.all_input_nodes[0]
+            span = (kernel - 1) * dilation + 1
+            ceil_mode = np.any(_size(node) > (_size(images) + 2 * padding - span) // stride + 1)
+            node.op, node.target, node.kwargs = "call_function", F.avg_pool2d, {}
+            node.args = (images, span.tolist(), stride.tolist(), padding.tolist(), bool(ceil_mode))
     for name, parameter in traced.double().named_parameters():
-        fan_in = parameter[0].numel() if parameter.ndim > 1 else 1
-        positive = (torch.rand_like(parameter) + 0.5) / fan_in
-        parameter.data = torch.zeros_like(positive) if name.endswith("bias") else positive
+        scale = 0 if name.endswith("bias") else 1 / parameter[0].numel()
+        parameter.data = scale * (torch.rand_like(parameter) + 0.5)
     for module in traced.modules():
         if hasattr(module, "reset_running_stats"):
             module.reset_running_stats()
-    next(node for node in traced.graph.nodes if node.op == "output").args = (chosen[-1],)
-    images = (torch.rand(2, *input_size, dtype=torch.float64) + 0.5).requires_grad_()
-    output = _SumPool(traced).run(images)
-    if output.ndim == 4:
-        output = output[:, :, output.shape[2] // 2, output.shape[3] // 2]
-    (output * torch.rand_like(output)).sum().backward()
-    seen = images.grad.abs().sum((0, 1))
-    rows, columns = seen.sum(1).nonzero(), seen.sum(0).nonzero()
+    images = (torch.rand(1, *input_size, dtype=torch.float64) + 0.5).requires_grad_()
+    result = torch.fx.Interpreter(traced).run(images)
+    if result.ndim == 4:
+        result = result[:, :, result.shape[2] // 2, result.shape[3] // 2]
+    (result * torch.rand_like(result)).sum().backward()
+    rows, columns = images.grad.abs().sum((0, 1)).nonzero(as_tuple=True)
     return int(rows.max() - rows.min()) + 1, int(columns.max() - columns.min()) + 1
 
 
 # ---------------------------------------------------------------- figures
-
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"  # Okabe and Ito
 
 
@@ -468,32 +418,31 @@ def use_style() -> None:
     plt.rcParams.update({
         "figure.figsize": (7, 3.2), "figure.dpi": 110, "figure.constrained_layout.use": True, "font.size": 9.5,
         "axes.titlesize": 10.5, "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False,
-        "axes.prop_cycle": plt.cycler(color=[BLUE, ORANGE, GREEN, RED, GREY])})
+        "axes.prop_cycle": plt.cycler(color=[BLUE, ORANGE, GREEN, RED, GREY]), "legend.frameon": False})
 
 
 def plot_curves(history: pd.DataFrame, title="", target=99.28) -> plt.Figure:
     """Loss, accuracy and learning rate by epoch, from fit's history; target is a line across the accuracy."""
     figure, panels = plt.subplots(3, 1, figsize=(7, 7), sharex=True, height_ratios=[3, 3, 1.3])
     epochs = history["epoch"]
-    for axes, quantity, unit in zip(panels, ("loss", "accuracy"), ("loss (nats, log scale)", "accuracy (%)")):
+    for axes, quantity in zip(panels, ("loss", "accuracy")):
         for part, colour, marker in (("train", RED, "o"), ("test", BLUE, "s")):
             values = history[f"{part}_{quantity}"]
             axes.plot(epochs, values, color=colour, marker=marker, markersize=4, label=f"{part} {values.iloc[-1]:.4g}")
-        axes.set_ylabel(unit)
-        axes.legend(title="last epoch", frameon=False, loc="upper right" if quantity == "loss" else "lower right")
-    later = history.iloc[min(2, len(history) - 1):][["train_accuracy", "test_accuracy"]]  # the first would squeeze the rest
-    panels[1].set_ylim(min(target, later.min().min()) - 0.3, max(target, later.max().max()) + 0.15)
+        axes.legend(title="last epoch", loc="upper right" if quantity == "loss" else "lower right")
+    later = history.loc[min(2, len(history) - 1):, ["train_accuracy", "test_accuracy"]]  # from epoch 3 on, to see more
+    panels[1].set_ylim(min(target, later.min(axis=None)) - 0.3, max(target, later.max(axis=None)) + 0.15)
     panels[1].axhline(target, color=GREY, linewidth=1)
-    panels[1].annotate(f"the brief: {target}%", (epochs.mean(), target), (0, 3), textcoords="offset points", ha="center")
+    panels[1].text(epochs.mean(), target, f"the brief: {target}%", ha="center", va="bottom")
     panels[2].step(epochs, history["lr"], where="mid", color=GREEN)
-    panels[2].set(ylabel="learning rate", xlabel="epoch")
-    for axes in (panels[0], panels[2]):
-        axes.set_yscale("log")
+    panels[0].set(title=title, ylabel="loss (nats, log scale)", yscale="log")
+    panels[1].set(ylabel="accuracy (%)")
+    panels[2].set(ylabel="learning rate", yscale="log", xlabel="epoch")
+    for axes in panels[[0, 2]]:
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter(NullFormatter())
     panels[2].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    panels[0].set_title(title)
     return figure
 
 
@@ -504,10 +453,9 @@ def plot_digits(images: torch.Tensor, titles=None, columns=10) -> plt.Figure:
     rows = math.ceil(len(images) / columns)
     figure, grid = plt.subplots(rows, columns, figsize=(7, rows * (7 / columns + 0.35 * (titles is not None))),
                                 squeeze=False, subplot_kw={"xticks": [], "yticks": [], "frame_on": False})
-    for index, image in enumerate(images):
-        grid.flat[index].imshow(image.reshape(28, 28).cpu(), cmap="gray_r")
-        if titles is not None:
-            grid.flat[index].set_title(titles[index], fontsize=9, loc="center")
+    for axes, image, title in zip(grid.flat, images, titles or [""] * len(images)):
+        axes.imshow(image.reshape(28, 28).cpu(), cmap="gray_r")
+        axes.set_title(title, fontsize=9, loc="center")
     return figure
 
 
@@ -522,7 +470,7 @@ def plot_mistakes(images, labels, log_probabilities, count=20) -> plt.Figure:
 def plot_confusion(labels, answers, title="") -> plt.Figure:
     """Counts of the answers (columns) given to each label (rows, 0 to 9); colour marks the mistakes."""
     if labels.shape != answers.shape or labels.ndim != 1:
-        raise ValueError(f"labels and answers must be digits (N,), got {tuple(labels.shape)} and {tuple(answers.shape)}")
+        raise ValueError(f"labels and answers must be (N,), got {tuple(labels.shape)} and {tuple(answers.shape)}")
     counts = torch.bincount(labels.cpu() * 10 + answers.cpu(), minlength=100).reshape(10, 10)
     mistakes = counts.clone().fill_diagonal_(0)
     figure, axes = plt.subplots(figsize=(5.2, 4.8))
@@ -542,12 +490,12 @@ def plot_receptive_field(table: pd.DataFrame, image: torch.Tensor, title="") -> 
     axes.text(0, 28.3, "the image, 28×28", color=GREY, va="top")
     reach = max(table["receptive_field"].max(), 28) / 2 + 1
     colours = plt.get_cmap("viridis")(np.linspace(0, 0.75, len(table)))
-    names = table["layer"] + ": " + table["receptive_field"].astype(str)
-    for colour, name, field, y in zip(colours, names, table["receptive_field"], np.linspace(14, 15 - reach, len(table))):
+    heights = np.linspace(14, 15 - reach, len(table))  # of the names, beside the frames
+    for colour, name, field, y in zip(colours, table["layer"], table["receptive_field"], heights):
         corner = 14 - field / 2
         axes.add_patch(plt.Rectangle((corner, corner), field, field, fill=False, color=colour, linewidth=1.6))
-        axes.annotate(name, (corner + field, corner), (15 + reach, y), color=colour, va="center", annotation_clip=False,
-                      arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.8})
+        axes.annotate(f"{name}: {field}", (corner + field, corner), (15 + reach, y), color=colour, va="center",
+                      annotation_clip=False, arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.8})
     axes.set(xlim=(14 - reach, 14 + reach), ylim=(14 + reach, 14 - reach), xlabel="input column (pixels)",
              ylabel="input row (pixels)", title=title)
     return figure
