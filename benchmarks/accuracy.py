@@ -98,18 +98,6 @@ def table(rows: pd.DataFrame, recipes: list[str]) -> str:
     return "\n".join(lines)
 
 
-def screening_table() -> str:
-    """The Markdown table of the ideas in screening.csv: what differs from the first row, and what came of it."""
-    rows = pd.read_csv(ROOT / "benchmarks" / "screening.csv")
-    base, results = rows.iloc[0], ["parameters", "loss", "accuracy", "best_accuracy"]
-    lines = ["| network | what else differs | parameters | accuracy, last epoch | loss |", "|---|---|---|---|---|"]
-    for _, row in rows.iterrows():
-        other = [f"{name.replace('_', ' ')} {row[name]}" for name in rows.columns
-                 if name not in ["network", *results] and row[name] != base[name]]
-        lines.append(f"| `{row['network']}` | {', '.join(other)} | {row['parameters']:,} | {row['accuracy']:.2f}% | {row['loss']:.4f} |")
-    return "\n".join(lines)
-
-
 def main() -> None:
     recipes = load_definitions()["RECIPES"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -3,11 +3,14 @@
     python benchmarks/speed.py              measure the table, write benchmarks/speed.csv, print it
     python benchmarks/speed.py --official   train the official example's own network and recipe once (slow),
                                             every epoch recorded in benchmarks/official.csv
+    python benchmarks/speed.py --trials     what was tried to make it faster, measured: benchmarks/trials.csv
+    python benchmarks/speed.py --profile    where the time of an epoch goes, by PyTorch's profiler: benchmarks/profile.csv
     python benchmarks/speed.py --table      print the tables from the files, measure nothing
 
 Each way of training the brief's network takes its turn, again and again, in one process; medians are compared.
 """
 import argparse
+import contextlib
 import os
 import platform
 import resource
@@ -27,10 +30,12 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).parent))
 from walkthrough import ROOT, load_definitions, read  # noqa: E402
 
-from helpers import MEAN, STD, TensorLoader, fit, load_mnist, train  # noqa: E402
+from helpers import MEAN, STD, TensorLoader, fit, load_mnist, test, train  # noqa: E402
 
 CSV = ROOT / "benchmarks" / "speed.csv"
 OFFICIAL = ROOT / "benchmarks" / "official.csv"
+TRIALS = ROOT / "benchmarks" / "trials.csv"
+PROFILE = ROOT / "benchmarks" / "profile.csv"
 TARGETS = (99.28, 99.40)
 
 
@@ -113,9 +118,76 @@ def cpu_name() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def measure(device: str, repetitions: int) -> pd.DataFrame:
+def trials(device: str) -> dict:
+    """The final recipe's epoch with one thing changed, and its test, by name: functions without arguments."""
+    definitions = load_definitions()
+    train_set, test_set = load_mnist(ROOT / "data", device)
+    final = definitions["FINAL"]
+
+    def training(network=final.network, batch_size=64, augment=final.augment, average=final.average, context=None,
+                 compiled=False, **options):
+        torch.manual_seed(1)
+        model = network().to(device)
+        optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9, nesterov=True, weight_decay=2e-4, **options)
+        averaged = average(model) if average else None
+        loader = TensorLoader(train_set, batch_size, shuffle=True, augment=augment)
+        trained = torch.compile(model) if compiled else model
+
+        def epoch():
+            with context() if context else contextlib.nullcontext():
+                train(trained, device, loader, optimizer, None, averaged)
+        return epoch
+
+    def testing(batch_size):
+        model, loader = final.network().to(device), TensorLoader(test_set, batch_size)
+        return lambda: test(model, device, loader)
+
+    @contextlib.contextmanager
+    def one_thread():
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        yield
+        torch.set_num_threads(threads)
+
+    @contextlib.contextmanager
+    def without_denormals():
+        torch.set_flush_denormal(True)
+        yield
+        torch.set_flush_denormal(False)
+
+    def half_precision():
+        return torch.autocast(device, torch.bfloat16)
+
+    return {"training, as it is": training(), "no augmentation": training(augment=None), "no average": training(average=None),
+            "one thread": training(context=one_thread), "not channels last": training(definitions["FinalNet"]),
+            "batches of 128": training(batch_size=128), "batches of 256": training(batch_size=256),
+            "optimiser: fused": training(fused=True), "optimiser: foreach": training(foreach=True),
+            "denormals flushed to zero": training(context=without_denormals),
+            "bfloat16 autocast": training(context=half_precision), "torch.compile": training(compiled=True),
+            "test, batches of 1,000, as it is": testing(1000), "test, batches of 250": testing(250),
+            "test, batches of 10,000": testing(10_000)}
+
+
+def profile(device: str, batches=200) -> pd.DataFrame:
+    """The shares of the final recipe's training time by operation, those of at least 1%."""
+    definitions = load_definitions()
+    train_set, _ = load_mnist(ROOT / "data", device)
+    recipe, part = definitions["FINAL"], [tensor[:64 * batches] for tensor in train_set.tensors]
+    model = recipe.network().to(device)
+    optimizer, average = recipe.optimizer(model.parameters()), recipe.average(model)
+    loader = TensorLoader(torch.utils.data.TensorDataset(*part), 64, shuffle=True, augment=recipe.augment)
+    train(model, device, loader, optimizer, None, average)
+    with torch.profiler.profile() as profiler:
+        train(model, device, loader, optimizer, None, average)
+    rows = pd.DataFrame([{"operation": event.key, "calls_a_batch": event.count / batches,
+                          "microseconds": event.self_cpu_time_total} for event in profiler.key_averages()])
+    rows["share"] = 100 * rows["microseconds"] / rows["microseconds"].sum()
+    rows["microseconds"] = rows["microseconds"] / batches
+    return rows[rows["share"] >= 1].sort_values("share", ascending=False)
+
+
+def measure(todo: dict, device: str, repetitions: int) -> pd.DataFrame:
     """Time every way in turn; one row each, with the median, the fastest and the slowest."""
-    todo = ways(device)
     seconds = {name: [] for name in todo}
     for repetition in tqdm(range(-1, repetitions), unit="round"):
         for name, epoch in todo.items():
@@ -126,9 +198,8 @@ def measure(device: str, repetitions: int) -> pd.DataFrame:
     rows = pd.DataFrame([{"way": name, "seconds": pd.Series(times).median(), "fastest": min(times), "slowest": max(times),
                           "repetitions": repetitions} for name, times in seconds.items()])
     machine = f"{cpu_name()}, {os.cpu_count()} cores" if device == "cpu" else torch.cuda.get_device_name()
-    return rows.assign(peak_memory_gb=peak_memory() if device == "cpu" else torch.cuda.max_memory_allocated() / 1e9,
-                       threads=torch.get_num_threads(), machine=machine, device=device,
-                       torch=torch.__version__, python=platform.python_version())
+    return rows.assign(threads=torch.get_num_threads(), machine=machine, device=device, torch=torch.__version__,
+                       python=platform.python_version())
 
 
 class OfficialNet(nn.Module):
@@ -167,6 +238,23 @@ def speed_table(rows: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def trials_table(rows: pd.DataFrame) -> str:
+    """The Markdown table of what was tried: seconds, and in relation to the way it is."""
+    lines = ["| what | seconds, median | fastest to slowest | ÷ as it is |", "|---|---|---|---|"]
+    for row in rows.itertuples():
+        base = row.seconds if "as it is" in row.way else base
+        lines.append(f"| {row.way} | {row.seconds:.2f} | {row.fastest:.2f} to {row.slowest:.2f} | {row.seconds / base:.2f} |")
+    return "\n".join(lines)
+
+
+def profile_table(rows: pd.DataFrame) -> str:
+    """The Markdown table of where the time goes."""
+    lines = ["| operation | calls a batch | µs a batch | share |", "|---|---|---|---|"]
+    lines += [f"| `{row.operation}` | {row.calls_a_batch:.0f} | {row.microseconds:.0f} | {row.share:.0f}% |"
+              for row in rows.itertuples()]
+    return "\n".join(lines)
+
+
 def time_to(history: pd.DataFrame, target: float) -> tuple[int, float] | None:
     """(epoch, seconds of training until its end) at which the test accuracy first reaches a target."""
     reached = history.index[history["test_accuracy"] >= target]
@@ -198,18 +286,25 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--threads", type=int, help="default: PyTorch's own choice")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--official", action="store_true")
-    parser.add_argument("--table", action="store_true")
+    for name in ("official", "trials", "profile", "table"):
+        parser.add_argument(f"--{name}", action="store_true")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
+    device, repetitions = options.device, options.repetitions
     if options.official:
-        train_official(options.device).to_csv(OFFICIAL, index=False, float_format="%.6g")
+        train_official(device).to_csv(OFFICIAL, index=False, float_format="%.6g")
+    elif options.trials:
+        measure(trials(device), device, repetitions).to_csv(TRIALS, index=False, float_format="%.4g")
+    elif options.profile:
+        profile(device).to_csv(PROFILE, index=False, float_format="%.4g")
     elif not options.table:
-        measure(options.device, options.repetitions).to_csv(CSV, index=False, float_format="%.4g")
-    if CSV.exists():
-        rows = pd.read_csv(CSV)
-        print(speed_table(rows), f"\n\nPeak memory of a run: {rows['peak_memory_gb'].iloc[0]:.2f} GB\n")
+        rows = measure(ways(device), device, repetitions)
+        memory = peak_memory() if device == "cpu" else torch.cuda.max_memory_allocated() / 1e9
+        rows.assign(peak_memory_gb=memory).to_csv(CSV, index=False, float_format="%.4g")
+    for path, table in ((CSV, speed_table), (TRIALS, trials_table), (PROFILE, profile_table)):
+        if path.exists():
+            print(table(pd.read_csv(path)) + "\n")
     print(target_table(read()))
 
 

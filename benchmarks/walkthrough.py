@@ -1,8 +1,9 @@
-"""What tests and benchmarks take from the notebook, and what the notebook and the README repeat of other files.
+"""What tests and benchmarks take from the notebook, and what the notebook and the READMEs repeat of other files.
 
 `python benchmarks/walkthrough.py` refreshes all that is repeated: in S6_Part2.ipynb the text of helpers.py and the
-study's accuracies and mistakes (benchmarks/*.csv); in both the table of results, with those of the notebook's stored
-run. Run it after changing helpers.py, after a study, and after executing the notebook.
+study's accuracies and mistakes (benchmarks/*.csv); in it and in the README the table of results, with those of the
+notebook's stored run; in both READMEs the tables made from benchmarks/*.csv. Run it after changing helpers.py, after a
+study, and after executing the notebook.
 """
 import os
 import re
@@ -16,7 +17,7 @@ import nbformat
 import pandas as pd
 
 ROOT = Path(__file__).resolve().parent.parent
-NOTEBOOK, README = ROOT / "S6_Part2.ipynb", ROOT / "README.md"
+NOTEBOOK, README, BENCHMARKS = ROOT / "S6_Part2.ipynb", ROOT / "README.md", ROOT / "benchmarks" / "README.md"
 CSV = ROOT / "benchmarks" / "accuracy.csv"
 MISTAKES = ROOT / "benchmarks" / "mistakes.csv"
 RUN = ["recipe", "split", "seed", "epochs"]  # what names a run
@@ -117,17 +118,44 @@ def replaced(source: str, start: str, new: str, end: str) -> str:
     return before + new + rest[rest.index(end) + len(end):]
 
 
+def with_step_results(text: str) -> str:
+    """The list of steps with every Result line up to date."""
+    results = study_results(read(), load_definitions())
+
+    def line(found: re.Match) -> str:
+        accuracies = results[found[2]]["accuracy"]
+        return f"{found[1]}{mean_and_spread(accuracies)}, n = {len(accuracies)}"
+
+    return re.sub(r"(\*\*\d+ · (.*?)\*\*\n- \*Target:\* .+\n- \*Result:\* ).*", line, text)
+
+
 def refresh(notebook) -> None:
     """Bring the cells of the notebook that repeat other files up to date."""
-    (helpers_cell,), (study_cell,), (top,) = (tagged(notebook, tag) for tag in ("helpers", "study", "top-table"))
+    (helpers_cell,), (study_cell,), (top,), (steps,) = (tagged(notebook, tag) for tag in
+                                                        ("helpers", "study", "top-table", "steps"))
     helpers_cell.source = replaced(helpers_cell.source, "HELPERS = r'''", helpers_text(), "'''")
     study_cell.source = replaced(study_cell.source, "STUDY = {", study_text() + "\n\n", "\n\n")
     top.source = replaced(top.source, RESULT_HEADER, result_table(notebook) + "\n\n", "\n\n")
+    steps.source = with_step_results(steps.source)
 
 
-def refreshed_readme(notebook) -> str:
-    """The README's text with the table of results up to date."""
-    return replaced(README.read_text(encoding="utf-8"), RESULT_HEADER, result_table(notebook) + "\n\n", "\n\n")
+def tables(notebook) -> list[str]:
+    """All tables that the READMEs repeat, as they should stand."""
+    import accuracy  # here, since they import this module
+    import screening
+    import speed
+    made = [(speed.CSV, speed.speed_table), (speed.TRIALS, speed.trials_table), (speed.PROFILE, speed.profile_table)]
+    return [result_table(notebook), accuracy.table(read(), list(load_definitions()["RECIPES"])), screening.table(),
+            speed.target_table(read()), *(table(pd.read_csv(path)) for path, table in made if path.exists())]
+
+
+def refreshed_readme(path: Path, notebook) -> str:
+    """A README's text with all its tables up to date; each is found by its first line."""
+    text = path.read_text(encoding="utf-8")
+    for table in tables(notebook):
+        header = table.splitlines()[0]
+        text = replaced(text, header, table + "\n\n", "\n\n") if header in text else text
+    return text
 
 
 def main() -> None:
@@ -136,8 +164,9 @@ def main() -> None:
     temporary = NOTEBOOK.with_suffix(f".{os.getpid()}")
     nbformat.write(notebook, temporary)
     os.replace(temporary, NOTEBOOK)
-    README.write_text(refreshed_readme(notebook), encoding="utf-8")
-    print(f"{NOTEBOOK.name} and {README.name} now repeat helpers.py, the study and the stored run as they stand.")
+    for path in (README, BENCHMARKS):
+        path.write_text(refreshed_readme(path, notebook), encoding="utf-8")
+    print(f"{NOTEBOOK.name} and the READMEs now repeat helpers.py, the measurements and the stored run as they stand.")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import pytest
 import speed
 import torch
 from torch.utils.data import TensorDataset
-from walkthrough import CSV, README, ROOT, load_definitions, mean_and_spread, read, study_results
+from walkthrough import CSV, ROOT, load_definitions, mean_and_spread, read, study_results
 
 
 def toy_mnist(*_):
@@ -96,15 +96,3 @@ def test_table_command_prints_the_committed_results():
     for name, result in study_results(read(CSV), load_definitions()).items():
         assert f"| {name} | {result['parameters']:,} | {result['epochs']} | {len(result['accuracy'])} | " \
                f"{mean_and_spread(result['accuracy'])} |" in printed
-
-
-def test_the_benchmarks_readme_repeats_both_tables():
-    readme = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
-    table = accuracy.table(read(), list(load_definitions()["RECIPES"]))
-    assert table in readme and accuracy.screening_table() in readme
-    assert table in README.read_text(encoding="utf-8")
-
-
-def test_readme_repeats_the_speed_measured():
-    readme = README.read_text(encoding="utf-8")
-    assert speed.speed_table(pd.read_csv(speed.CSV)) in readme and speed.target_table(read()) in readme

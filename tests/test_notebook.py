@@ -9,8 +9,8 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient import NotebookClient
-from walkthrough import NOTEBOOK, README, ROOT, load_definitions, mean_and_spread, read, refresh, refreshed_readme
-from walkthrough import stored_accuracy, study_results, tagged
+from walkthrough import BENCHMARKS, NOTEBOOK, README, ROOT, load_definitions, mean_and_spread, read, refresh
+from walkthrough import refreshed_readme, stored_accuracy, study_results, tables, tagged
 
 BRIEF_SUMMARY = """
 Conv2d-1 [-1, 4, 28, 28] 40
@@ -54,7 +54,13 @@ def test_it_repeats_the_other_files_as_they_stand(notebook):
     refresh(fresh)
     for cell, expected in zip(notebook.cells, fresh.cells):
         assert cell.source == expected.source, "run: python benchmarks/walkthrough.py"
-    assert README.read_text(encoding="utf-8") == refreshed_readme(notebook)
+    for path in (README, BENCHMARKS):
+        assert path.read_text(encoding="utf-8") == refreshed_readme(path, notebook), "run: python benchmarks/walkthrough.py"
+
+
+def test_every_table_is_shown_somewhere(notebook):
+    shown = README.read_text(encoding="utf-8") + BENCHMARKS.read_text(encoding="utf-8")
+    assert all(table in shown for table in tables(notebook))
 
 
 def run_helpers_cell(notebook, folder, monkeypatch, capsys) -> str:
