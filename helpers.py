@@ -13,6 +13,8 @@ import shutil
 import tempfile
 import time
 import warnings
+import zipfile
+import zlib
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -22,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from IPython import get_ipython
 from IPython.display import display
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator
 from torch import nn
 from torch.fx.passes.shape_prop import ShapeProp
 from torch.optim.lr_scheduler import CyclicLR, OneCycleLR, ReduceLROnPlateau
@@ -51,15 +53,19 @@ def read_mnist(root="data") -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, t
                 shutil.copyfile(path, copies / path.name)
             train_set, test_set = (MNIST(folder, train=part, download=True) for part in (True, False))
             for path in bad:
+                whole = Path(f"{path}.{os.getpid()}")
                 with contextlib.suppress(OSError):  # keep the download, where root can be written
                     raw.mkdir(parents=True, exist_ok=True)
-                    if path.exists():
+                    shutil.copyfile(copies / path.name, whole)
+                    if path.exists() and not Path(f"{path}.damaged").exists():
                         path.replace(f"{path}.damaged")
-                    shutil.copyfile(copies / path.name, path)
+                    whole.replace(path)
+                whole.unlink(missing_ok=True)
     except (OSError, RuntimeError) as error:
         found = [f"{path} is {'damaged' if path.exists() else 'missing'}" for path in bad] or ["the files are sound"]
-        raise RuntimeError(f"MNIST can't be read: {'; '.join(found)} ({str(error).splitlines()[0]}). Remedy: connect "
-                           "to the internet, or put sound copies there; extracting needs 60 MB of free disk") from error
+        reason = str(error).partition("\n")[0]
+        raise RuntimeError(f"MNIST can't be read: {'; '.join(found)} ({reason}). Remedy: connect to the internet, or "
+                           "put sound copies there; extracting needs 60 MB of free disk") from error
     return train_set.data, train_set.targets, test_set.data, test_set.targets
 
 
@@ -72,9 +78,8 @@ def normalise(images: torch.Tensor) -> torch.Tensor:
 
 def load_mnist(root="data", device="cpu") -> tuple[TensorDataset, TensorDataset]:
     """Return (train, test): normalised images (N, 1, 28, 28) and labels (N,), held on the device."""
-    train_images, train_labels, test_images, test_labels = read_mnist(root)
-    return (TensorDataset(normalise(train_images).to(device), train_labels.to(device)),
-            TensorDataset(normalise(test_images).to(device), test_labels.to(device)))
+    data = read_mnist(root)
+    return tuple(TensorDataset(normalise(x).to(device), y.to(device)) for x, y in (data[:2], data[2:]))
 
 
 class TensorLoader:
@@ -115,8 +120,7 @@ def train(model, device, loader, optimizer, scheduler=None, average=None) -> tup
     batch; average, an AveragedModel, takes in the weights after every batch. Raises ValueError for inputs
     that would train wrongly, FloatingPointError when the loss is no longer a number.
     """
-    own = set(model.parameters())
-    if not any(parameter in own for group in optimizer.param_groups for parameter in group["params"]):
+    if not set(model.parameters()) & {weights for group in optimizer.param_groups for weights in group["params"]}:
         raise ValueError("optimizer holds none of this model's parameters: make it from model.parameters()")
     model.train()
     loss_sum = correct = samples = 0
@@ -192,15 +196,18 @@ def fit(model, device, train_loader, test_loader, optimizer, scheduler=None, epo
         raise ValueError("scheduler was made for another optimizer: make it from the one given here")
     if average is not None and not average.use_buffers and any(True for _ in model.buffers()):
         raise ValueError("average needs use_buffers=True: without it BatchNorm's statistics are not averaged")
+    if checkpoint and not Path(checkpoint).absolute().parent.is_dir():
+        raise ValueError(f"checkpoint is to be {checkpoint}, but there is no such folder: make it first")
     parts = [part for part in (model, optimizer, scheduler, average) if part is not None]
-    settings = run_settings(model, device, train_loader, optimizer, scheduler, epochs, average) if checkpoint else {}
+    run = model, device, train_loader, test_loader, optimizer, scheduler, epochs, average
+    settings = run_settings(*run) if checkpoint else {}
     history = _resume(checkpoint, settings, parts, train_loader) if checkpoint and os.path.exists(checkpoint) else []
-    resumed = f"resumed after epoch {len(history)}; " if history else ""
+    resumed = f", resumed after epoch {len(history)}" if history else ""
     # In a notebook the bar is a line of text, updated in place: tqdm's own bars store a widget or a trail.
-    in_notebook = getattr(get_ipython(), "kernel", None) is not None
-    line = display({"text/plain": "0 epochs"}, raw=True, display_id=True) if in_notebook else None
+    in_notebook = hasattr(get_ipython(), "kernel")
     with tqdm(total=epochs, initial=len(history), file=io.StringIO() if in_notebook else None, ascii=False,
-              bar_format="{n_fmt}/{total_fmt} epochs |{bar:20}| {elapsed}, {remaining} left{postfix}") as bar:
+              bar_format="{n_fmt}/{total_fmt} epochs |{bar:20}| {elapsed}, {remaining} left{postfix}" + resumed) as bar:
+        line = display({"text/plain": str(bar)}, raw=True, display_id=True) if in_notebook else None
         for epoch in range(len(history) + 1, epochs + 1):
             lr, start = optimizer.param_groups[0]["lr"], time.perf_counter()
             train_loss, train_accuracy = train(model, device, train_loader, optimizer, scheduler, average)
@@ -216,7 +223,7 @@ def fit(model, device, train_loader, test_loader, optimizer, scheduler=None, epo
                 _save({"settings": settings, "history": history, "states": [part.state_dict() for part in parts],
                        "random": (torch.get_rng_state(), torch.cuda.get_rng_state_all()),
                        "order": train_loader.generator and train_loader.generator.get_state()}, checkpoint)
-            bar.set_postfix_str(f"{resumed}loss {train_loss:.4f} in training, {test_loss:.4f} in test; "
+            bar.set_postfix_str(f"loss {train_loss:.4f} in training, {test_loss:.4f} in test; "
                                 f"test accuracy {test_accuracy:.2f}%", refresh=False)
             bar.update()
             if in_notebook:
@@ -224,14 +231,22 @@ def fit(model, device, train_loader, test_loader, optimizer, scheduler=None, epo
     return pd.DataFrame(history)
 
 
-def run_settings(model, device, loader, optimizer, scheduler=None, epochs=20, average=None) -> dict[str, str]:
-    """What makes a run the run it is, in words, before it starts: only the same words may share a checkpoint."""
+def run_settings(model, device, loader, test_loader, optimizer, scheduler=None, epochs=20, average=None) -> dict:
+    """What makes a run the run it is, before it starts: only the same words and checksums may share a checkpoint.
+
+    Of functions (augmentation, averaging) only the names count, and of a dataset only its tensors, if it has any.
+    """
+    def checksums(tensors):
+        return [zlib.crc32(tensor.cpu().numpy().tobytes()) for tensor in tensors]
+
     code = None
     with contextlib.suppress(Exception):  # some networks can't be traced; then the layers must do
         code = torch.fx.symbolic_trace(model).code  # the forward pass, as code
-    words = {"network": (model, code), "device": device, "optimizer": optimizer, "average": average is not None,
-             "scheduler": scheduler and (type(scheduler).__name__, scheduler.state_dict()), "epochs": epochs,
-             "data": (len(loader.dataset), loader.batch_size),
+    words = {"network": (model, code), "weights": checksums(model.state_dict().values()), "device": device,
+             "optimizer": optimizer, "average": average and (average.avg_fn, average.multi_avg_fn), "epochs": epochs,
+             "scheduler": scheduler and (type(scheduler).__name__, scheduler.state_dict()),
+             "data": (loader.batch_size, len(loader.dataset), checksums(getattr(loader.dataset, "tensors", ()))),
+             "test data": (len(test_loader.dataset), checksums(getattr(test_loader.dataset, "tensors", ()))),
              "augmentation": (getattr(loader, "augment", None), getattr(loader, "augment_epochs", None)),
              "seed": (torch.initial_seed(), loader.generator and loader.generator.initial_seed())}
     return {name: re.sub(r" at 0x\w+", "", repr(value)) for name, value in words.items()}
@@ -266,8 +281,11 @@ def _save(state: dict, path) -> None:
 def _load(path, device) -> dict:
     """Read a file of torch.save, running none of what it holds as code."""
     try:
+        with zipfile.ZipFile(path) as file:
+            if part := file.testzip():  # torch.load itself passes over flipped bits
+                raise zipfile.BadZipFile(f"the checksum of {part} is wrong")
         return torch.load(path, map_location=device, weights_only=True)
-    except (EOFError, RuntimeError, pickle.UnpicklingError) as error:
+    except (RuntimeError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is damaged, or not written by these helpers: delete it and make it anew") from error
 
 
@@ -283,18 +301,16 @@ def load_model(model: nn.Module, path, device="cpu") -> nn.Module:
 
 
 # ---------------------------------------------------------------- receptive field
-# Layers by what they do to a map, under the names that torch.fx gives modules, functions and methods.
-WINDOWS = {"Conv2d": "", "MaxPool2d": "", "AvgPool2d": "", "conv2d": "input weight bias stride padding dilation",
-           "max_pool2d": "input kernel_size stride padding dilation", "avg_pool2d": "input kernel_size stride padding"}
-WHOLE_MAP = set("""flatten view reshape mean adaptive_avg_pool2d adaptive_max_pool2d
-    Flatten AdaptiveAvgPool2d AdaptiveMaxPool2d""".split())  # where they leave one position
-POINTWISE = set("""add sub mul truediv iadd imul neg abs clamp contiguous relu relu_ leaky_relu elu gelu silu sigmoid
-    tanh hardswish relu6 batch_norm dropout dropout2d cat BatchNorm2d Dropout Dropout2d Identity ReLU ReLU6 LeakyReLU
-    PReLU ELU GELU SiLU Sigmoid Tanh Hardswish Hardsigmoid Hardtanh Softplus Mish""".split())
+# Layers by what they do to a map: modules, functions and methods in one spelling, lower case without underscores.
+WINDOWS = {"conv2d": "input weight bias stride padding dilation", "avgpool2d": "input kernel_size stride padding",
+           "maxpool2d": "input kernel_size stride padding dilation"}  # and the arguments that functions take
+WHOLE_MAP = set("flatten view reshape mean adaptiveavgpool2d adaptivemaxpool2d".split())  # where one position is left
+POINTWISE = set("""add sub mul truediv neg abs clamp contiguous cat identity batchnorm batchnorm2d dropout dropout2d
+    relu relu6 leakyrelu prelu elu gelu silu sigmoid tanh hardswish hardsigmoid hardtanh softplus mish""".split())
 
 
 def _trace(model, input_size) -> torch.fx.GraphModule:
-    """The graph of a copy of the model in eval mode; each node's meta has its kind, result and module."""
+    """The graph of a copy of the model in eval mode; each node's meta has its kind, module, result's shape and size."""
     if len(input_size) != 3:
         raise ValueError(f"input_size must be (channels, height, width), got {input_size}")
     try:
@@ -305,38 +321,30 @@ def _trace(model, input_size) -> torch.fx.GraphModule:
     for node in traced.graph.nodes:
         node.meta["module"] = traced.get_submodule(node.target) if node.op == "call_module" else None
         kind = type(node.meta["module"]) if node.meta["module"] else node.target
-        node.meta["kind"] = getattr(kind, "__name__", str(kind)).strip("_")
+        node.meta["kind"] = getattr(kind, "__name__", str(kind)).replace("_", "").lower()
+        node.meta["shape"] = getattr(node.meta.get("tensor_meta"), "shape", ())  # () for what is no tensor
+        node.meta["size"] = np.broadcast_to(node.meta["shape"][2:4] or 1, 2)  # a flat (N, features) is one position
     return traced
-
-
-def _pair(value) -> np.ndarray:
-    """(height, width), from one number or two."""
-    return np.broadcast_to(np.array(value, dtype=int), 2)
-
-
-def _size(node) -> np.ndarray:
-    """(height, width) of the map that a node puts out; a flat result (N, features) is one position."""
-    return _pair(getattr(node.meta.get("tensor_meta"), "shape", ())[2:] or 1)
 
 
 def _window(node) -> list[np.ndarray]:
     """Kernel size, stride, padding (top, left) and dilation of a node, each a pair; 1, 1, 0, 1 if pointwise."""
-    kind, module, size = node.meta["kind"], node.meta["module"], _size(node)
-    largest = np.max([_size(source) for source in node.all_input_nodes], axis=0)
+    kind, module, size = node.meta["kind"], node.meta["module"], node.meta["size"]
+    largest = np.max([source.meta["size"] for source in node.all_input_nodes], axis=0)
+    given = {"stride": 1}
     if kind in WINDOWS:
         given = vars(module) if module else dict(zip(WINDOWS[kind].split(), node.args), **node.kwargs)
-        kernel = _pair(given["weight"].meta["tensor_meta"].shape[2:] if kind == "conv2d" else given["kernel_size"])
-    elif kind in POINTWISE and np.array_equal(size, largest):
-        given, kernel = {}, _pair(1)
+        kernel = given["weight"].meta["shape"][2:] if "weight" in given else given["kernel_size"]
+    elif kind in POINTWISE and np.array_equal(size, largest) and getattr(module, "track_running_stats", True):
+        kernel = 1
     elif np.all(size == 1) and (kind in WHOLE_MAP or np.all(largest == 1)):
-        given, kernel = {"stride": 1}, largest  # the whole map in one window
+        kernel = largest  # the whole map in one window
     else:
         raise ValueError(f"receptive_field does not understand layer {node.name!r} ({kind})")
-    stride = given.get("stride") or (1 if kind == "conv2d" else kernel.tolist())  # pooling steps by its kernel
-    dilation, padding = _pair(given.get("dilation", 1)), given.get("padding", 0)
-    if isinstance(padding, str):
-        padding = (kernel - 1) * dilation // 2 if padding == "same" else 0
-    return [kernel, _pair(stride), _pair(padding), dilation]
+    stride = given.get("stride") or (1 if kind == "conv2d" else kernel)  # pooling steps by its kernel
+    kernel, dilation, padding = np.broadcast_to(kernel, 2), given.get("dilation", 1), given.get("padding", 0)
+    padding = (kernel - 1) * dilation // 2 * (padding == "same") if isinstance(padding, str) else padding
+    return [np.broadcast_to(value, 2) for value in (kernel, stride, padding, dilation)]
 
 
 def receptive_field(model: nn.Module, input_size=(1, 28, 28)) -> pd.DataFrame:
@@ -345,7 +353,8 @@ def receptive_field(model: nn.Module, input_size=(1, 28, 28)) -> pd.DataFrame:
     For kernel k, dilation d and stride s, the field r and the jump j (input pixels between neighbouring
     outputs) grow as r += (k - 1) * d * j, then j *= s (Araujo, Norris and Sim, Computing Receptive Fields of
     Convolutional Neural Networks, Distill 2019). Where branches meet, the field is the smallest that holds
-    them all. Flatten and global pooling see the whole map. Padding counts as seen.
+    them all; it has a row of its own where it is not the last row's. Flatten and global pooling see the whole
+    map. Padding counts as seen, also where a field has grown larger than the image.
 
     Returns the columns layer, kernel, stride, padding, output_size, jump, receptive_field: an int where height
     and width agree, else a pair. Raises ValueError, naming the layer, for what it does not understand.
@@ -353,24 +362,24 @@ def receptive_field(model: nn.Module, input_size=(1, 28, 28)) -> pd.DataFrame:
     seen, rows = {}, []  # node -> (jump, first and last pixel that its first output sees), each a pair
     for node in _trace(model, input_size).graph.nodes:
         if node.op == "placeholder":
-            seen[node] = _pair(1), _pair(0), _pair(0)
+            seen[node] = np.array([[1, 1], [0, 0], [0, 0]])
         sources = [seen[source] for source in node.all_input_nodes if source in seen]
         if node.op == "output" or not sources or "tensor_meta" not in node.meta:
             continue  # a parameter, or a number such as x.size(0)
         kernel, stride, padding, dilation = _window(node)
-        if node.meta["tensor_meta"].shape[0] != 1:
-            warnings.warn(f"layer {node.name!r} makes several rows of an image: the table ends before it", stacklevel=2)
+        if node.meta["shape"][:1] != (1,):
+            warnings.warn(f"layer {node.name!r} gives no single row an image: the table ends before it", stacklevel=2)
             break
-        jumps, firsts, lasts = (np.array(values) for values in zip(*sources))
+        jumps, firsts, lasts = np.stack(sources, axis=1)
         if np.any(jumps != jumps[0]):
             raise ValueError(f"branches with different jumps meet in layer {node.name!r}: {jumps.tolist()}")
         first = firsts.min(0) - padding * jumps[0]
         last = lasts.max(0) + ((kernel - 1) * dilation - padding) * jumps[0]
         seen[node] = jumps[0] * stride, first, last
-        if np.any([kernel > 1, stride > 1, padding > 0]):
-            pairs = kernel, stride, padding, _size(node), jumps[0] * stride, last - first + 1
-            rows.append([node.target if node.meta["module"] else node.name,
-                         *(int(p[0]) if p[0] == p[1] else tuple(p.tolist()) for p in pairs)])
+        pairs = kernel, stride, padding, node.meta["size"], jumps[0] * stride, last - first + 1
+        shown = [int(pair[0]) if pair[0] == pair[1] else tuple(pair.tolist()) for pair in pairs]
+        if np.any([kernel > 1, stride > 1, padding > 0]) or len(sources) > 1 and rows and shown[-1] != rows[-1][-1]:
+            rows.append([node.target if node.meta["module"] else node.name, *shown])
     return pd.DataFrame(rows, columns="layer kernel stride padding output_size jump receptive_field".split())
 
 
@@ -379,7 +388,8 @@ def measured_receptive_field(model: nn.Module, input_size=(1, 28, 28), layer=Non
 
     Measured: they are the pixels where that output's gradient is not zero, in a copy with random positive
     weights, and averages for maxima, whose gradient reaches one pixel only. Clipped to the image: a large
-    field needs a large input_size. Raises ValueError for no such layer.
+    field needs a large input_size. A layer that is called several times is measured at its last call. Raises
+    ValueError for no such layer.
     """
     traced = _trace(model, input_size)
     *nodes, output = [node for node in traced.graph.nodes if node.op.startswith(("call_", "output"))]
@@ -388,20 +398,20 @@ def measured_receptive_field(model: nn.Module, input_size=(1, 28, 28), layer=Non
         raise ValueError(f"the model has no layer {layer!r}, only {[node.name for node in nodes]}")
     output.args = (chosen[-1],)
     for node in nodes:
-        if node.meta["kind"] in ("MaxPool2d", "max_pool2d"):
+        if "maxpool2d" in node.meta["kind"]:  # adaptive ones too, where they leave one position
             (kernel, stride, padding, dilation), images = _window(node), node.all_input_nodes[0]
             span = (kernel - 1) * dilation + 1
-            ceil_mode = np.any(_size(node) > (_size(images) + 2 * padding - span) // stride + 1)
+            ceil_mode = np.any(node.meta["size"] > (images.meta["size"] + 2 * padding - span) // stride + 1)
             node.op, node.target, node.kwargs = "call_function", F.avg_pool2d, {}
             node.args = (images, span.tolist(), stride.tolist(), padding.tolist(), bool(ceil_mode))
     for name, parameter in traced.double().named_parameters():
-        scale = 0 if name.endswith("bias") else 1 / parameter[0].numel()
+        scale = 0 if name.endswith("bias") else 0.3 / math.prod(parameter.shape[1:])  # small: ReLU6 must not saturate
         parameter.data = scale * (torch.rand_like(parameter) + 0.5)
-    for module in traced.modules():
-        if hasattr(module, "reset_running_stats"):
-            module.reset_running_stats()
+    traced.apply(lambda module: module.reset_running_stats() if isinstance(module, nn.BatchNorm2d) else None)
     images = (torch.rand(1, *input_size, dtype=torch.float64) + 0.5).requires_grad_()
     result = torch.fx.Interpreter(traced).run(images)
+    if result.shape[:1] != (1,):
+        raise ValueError(f"layer {chosen[-1].name!r} does not give one row for one image")
     if result.ndim == 4:
         result = result[:, :, result.shape[2] // 2, result.shape[3] // 2]
     (result * torch.rand_like(result)).sum().backward()
@@ -430,18 +440,15 @@ def plot_curves(history: pd.DataFrame, title="", target=99.28) -> plt.Figure:
             values = history[f"{part}_{quantity}"]
             axes.plot(epochs, values, color=colour, marker=marker, markersize=4, label=f"{part} {values.iloc[-1]:.4g}")
         axes.legend(title="last epoch", loc="upper right" if quantity == "loss" else "lower right")
-    later = history.loc[min(2, len(history) - 1):, ["train_accuracy", "test_accuracy"]]  # from epoch 3 on, to see more
-    panels[1].set_ylim(min(target, later.min(axis=None)) - 0.3, max(target, later.max(axis=None)) + 0.15)
+    later = history[["train_accuracy", "test_accuracy"]][min(2, len(history) - 1):].to_numpy()  # epochs 3 on: see more
     panels[1].axhline(target, color=GREY, linewidth=1)
     panels[1].text(epochs.mean(), target, f"the brief: {target}%", ha="center", va="bottom")
     panels[2].step(epochs, history["lr"], where="mid", color=GREEN)
     panels[0].set(title=title, ylabel="loss (nats, log scale)", yscale="log")
-    panels[1].set(ylabel="accuracy (%)")
+    panels[1].set(ylabel="accuracy (%)", ylim=(min(target, later.min()) - 0.3, max(target, later.max()) + 0.3))
     panels[2].set(ylabel="learning rate", yscale="log", xlabel="epoch")
     for axes in panels[[0, 2]]:
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.yaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}", minor_formatter="")
     panels[2].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return figure
 

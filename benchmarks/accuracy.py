@@ -86,7 +86,7 @@ def study(runs: list[tuple], jobs: int) -> None:
 def table(rows: pd.DataFrame, recipes: list[str]) -> str:
     """The Markdown table of these recipes' complete test runs: mean ± standard deviation at the last epoch."""
     lines = ["| recipe | parameters | epochs | n | test accuracy, last epoch | worst seed | best seed "
-             f"| mean first ≥ {TARGET}% |", "|---|---|---|---|---|---|---|---|"]
+             f"| seeds' mean first ≥ {TARGET}% |", "|---|---|---|---|---|---|---|---|"]
     rows = rows[(rows["split"] == "test") & rows["recipe"].isin(recipes)]
     for (_, name, epochs), runs in rows.groupby([rows["recipe"].map(recipes.index), "recipe", "epochs"]):
         last = runs.loc[runs["epoch"] == epochs, "test_accuracy"]

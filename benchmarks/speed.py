@@ -100,7 +100,7 @@ def ways(device: str) -> dict:
     return {"floor: one batch again and again": floor(), "ours": ours("as submitted"),
             "ours, augmented": ours("as submitted", definitions["RandomAffine"]()),
             "official loop, 0 workers": official(0), "official loop, 2 workers": official(2),
-            "ours, final recipe": ours("final", definitions["RandomAffine"]())}
+            "ours, final network and recipe": ours("final", definitions["RandomAffine"]())}
 
 
 def peak_memory() -> float:
@@ -275,8 +275,8 @@ def target_table(rows: pd.DataFrame) -> str:
         for target in TARGETS:
             times = [found for history in histories if (found := time_to(history, target))]
             means = pd.DataFrame(times).mean() if times else None
-            cells.append(f"{means[0]:.1f} epochs, {means[1]:.0f} s ({len(times)} of {len(histories)} runs)" if times
-                         else f"never ({len(histories)} runs)")
+            reached = f"({len(times)} of {len(histories)} run{'s' * (len(histories) > 1)})"
+            cells.append(f"{means[0]:.1f} epochs, {means[1]:.0f} s {reached}" if times else f"never {reached}")
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -55,8 +55,15 @@ def study_results(rows: pd.DataFrame, definitions: dict) -> dict[str, dict]:
         last = runs[runs["epoch"] == recipe.epochs].sort_values("seed")
         if len(last):
             results[name] = {"parameters": int(last["parameters"].iloc[0]), "epochs": recipe.epochs,
-                             "accuracy": [round(value, 2) for value in last["test_accuracy"]]}
+                             "accuracy": [round(value, 2) for value in last["test_accuracy"]],
+                             "training": round(float(last["train_accuracy"].mean()), 2)}
     return results
+
+
+def means_by_epoch(rows: pd.DataFrame, recipe: str, epochs=20) -> list[float]:
+    """A recipe's test accuracy after each epoch, mean over the seeds."""
+    runs = rows[(rows["recipe"] == recipe) & (rows["split"] == "test") & (rows["epochs"] == epochs)]
+    return [round(float(mean), 2) for mean in runs.groupby("epoch")["test_accuracy"].mean()]
 
 
 def hardest_images(recipe: str = "final", count: int = 20) -> list[tuple[int, int, int]]:
@@ -74,6 +81,10 @@ def study_text() -> str:
     """The study as the notebook carries it, in Python."""
     lines = ["STUDY = {"]
     lines += [f"    {name!r}: {result}," for name, result in study_results(read(), load_definitions()).items()]
+    lines += ["}", "STUDY_BY_EPOCH = {"]
+    for name in ("as submitted", "augmentation", "averaged weights", "final"):
+        lines += textwrap.wrap(f"{name!r}: {means_by_epoch(read(), name)},", 115, initial_indent="    ",
+                               subsequent_indent=" " * 8)
     lines += ["}", "# (test image, usual answer, how many seeds of the final recipe got it wrong)",
               *textwrap.wrap(f"STUDY_MISTAKES = {hardest_images()}", 115, subsequent_indent=" " * 18)]
     return "\n".join(lines).replace("'", '"')
@@ -124,7 +135,7 @@ def with_step_results(text: str) -> str:
 
     def line(found: re.Match) -> str:
         accuracies = results[found[2]]["accuracy"]
-        return f"{found[1]}{mean_and_spread(accuracies)}, n = {len(accuracies)}"
+        return f"{found[1]}{mean_and_spread(accuracies)}, n = {len(accuracies)}; in training {results[found[2]]['training']}%"
 
     return re.sub(r"(\*\*\d+ · (.*?)\*\*\n- \*Target:\* .+\n- \*Result:\* ).*", line, text)
 

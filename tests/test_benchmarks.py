@@ -96,3 +96,12 @@ def test_table_command_prints_the_committed_results():
     for name, result in study_results(read(CSV), load_definitions()).items():
         assert f"| {name} | {result['parameters']:,} | {result['epochs']} | {len(result['accuracy'])} | " \
                f"{mean_and_spread(result['accuracy'])} |" in printed
+
+
+def test_the_goals_that_the_readme_calls_met_are_met():
+    rows = pd.read_csv(speed.CSV)
+    seconds = rows.set_index("way")["seconds"]
+    assert round(seconds["ours"] / seconds["floor: one batch again and again"], 2) <= 1.05
+    assert seconds["ours, augmented"] / seconds["ours"] <= 1.12
+    memory = rows["peak_memory_gb"].iloc[0]
+    assert memory < 2 and f"{memory:.2f} GB" in (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")

@@ -130,6 +130,29 @@ def test_a_full_disk_is_named(root, monkeypatch):
     assert contents(root) == before
 
 
+def test_an_earlier_damaged_file_is_not_overwritten(root, online):
+    kept = root / "MNIST" / "raw" / f"{IMAGES}.damaged"
+    kept.write_text("of last week")
+    truncate(root)
+    helpers.load_mnist(root)
+    assert kept.read_text() == "of last week" and (root / "MNIST" / "raw" / IMAGES).read_bytes() == (RAW / IMAGES).read_bytes()
+
+
+def test_a_download_that_does_not_fit_leaves_nothing_half_written(root, online, monkeypatch):
+    damaged, copyfile = root / "MNIST" / "raw" / IMAGES, shutil.copyfile
+
+    def full(source, target):  # the user's disk is full, the temporary folder's is not
+        if str(target).startswith(str(root)):
+            Path(target).write_bytes(b"half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return copyfile(source, target)
+    truncate(root)
+    before = damaged.read_bytes()
+    monkeypatch.setattr(helpers.shutil, "copyfile", full)
+    assert len(helpers.load_mnist(root)[0]) == 60_000
+    assert damaged.read_bytes() == before and len(list(damaged.parent.iterdir())) == 4
+
+
 def test_no_temporary_files_are_left(root, offline, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
@@ -232,21 +255,22 @@ def test_a_finished_run_is_read_back(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values()))
 
 
-def fit_from(path, epochs=2, seed=1, lr=0.01):
+def fit_from(path, epochs=2, seed=1, lr=0.01, pixel=0.0, test_pixel=0.0):
     torch.manual_seed(seed)
     model = DEFINITIONS["Net"]()
-    data = TensorDataset(torch.zeros(64, 1, 28, 28), torch.arange(64) % 10)
-    loader = helpers.TensorLoader(data, 32)
+    loader, test_loader = (helpers.TensorLoader(TensorDataset(torch.full((64, 1, 28, 28), value), torch.arange(64) % 10), 32)
+                           for value in (pixel, test_pixel))
     optimizer = torch.optim.SGD(model.parameters(), lr)
     before = [p.clone() for p in model.parameters()]
     try:
-        return helpers.fit(model, "cpu", loader, loader, optimizer, epochs=epochs, checkpoint=path)
+        return helpers.fit(model, "cpu", loader, test_loader, optimizer, epochs=epochs, checkpoint=path)
     except ValueError:
         assert all(torch.equal(a, b) for a, b in zip(before, model.parameters())), "half loaded"
         raise
 
 
-@pytest.mark.parametrize("change, named", [({"epochs": 3}, "epochs"), ({"seed": 2}, "seed"), ({"lr": 0.1}, "optimizer")])
+@pytest.mark.parametrize("change, named", [({"epochs": 3}, "epochs"), ({"seed": 2}, "weights, seed"), ({"lr": 0.1}, "optimizer"),
+                                           ({"pixel": 1.0}, "data"), ({"test_pixel": 1.0}, "test data")])
 def test_a_foreign_checkpoint_is_refused(change, named, tmp_path):
     path = tmp_path / "run.pt"
     fit_from(path)
@@ -263,13 +287,20 @@ class Evil:
         return os.system, ("echo harm > harm.txt",)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "empty", "text", "weights only", "code", "list"])
+@pytest.mark.parametrize("damage", ["truncated", "cut in the middle", "a bit flipped", "empty", "text",
+                                    "weights only", "code", "list"])
 def test_a_damaged_checkpoint_is_refused(damage, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "run.pt"
     fit_from(path)
     if damage == "truncated":
         path.write_bytes(path.read_bytes()[:-2000])
+    elif damage == "cut in the middle":
+        path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
+    elif damage == "a bit flipped":
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
     elif damage == "weights only":
         helpers.save_model(DEFINITIONS["Net"](), path)
     else:

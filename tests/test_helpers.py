@@ -195,6 +195,22 @@ def test_test_columns_are_the_averages():
     assert averaged.n_averaged == 4 * 3
 
 
+def test_the_average_of_the_final_recipe_forgets_its_start():
+    model = nn.Linear(1, 1, bias=False)
+    average = DEFINITIONS["moving_average"](model)
+    for count in range(20_001):
+        with torch.no_grad():
+            model.weight.fill_(0.0 if count == 0 else 1.0)
+        average.update_parameters(model)
+        if count == 50:  # the start's share: the product of (1 + n) / (10 + n)
+            share = math.prod((1 + n) / (10 + n) for n in range(1, 51))
+            assert average.module.weight.item() == pytest.approx(1 - share, abs=1e-6)
+    with torch.no_grad():
+        model.weight.fill_(2.0)
+    average.update_parameters(model)
+    assert average.module.weight.item() == pytest.approx(1.001, abs=1e-5)  # late, a batch counts for a thousandth
+
+
 def test_same_seed_same_weights_to_the_bit(mnist):
     small = TensorDataset(*(tensor[:640] for tensor in mnist[0].tensors))
     for name in ("as submitted", "final"):
@@ -285,6 +301,7 @@ CASES = {
     "another optimizer's scheduler": (lambda _: fit_toy(scheduler=StepLR(sgd(toy_model()), 1)), "another optimizer"),
     "average without buffers": (lambda _: fit_toy(average=AveragedModel(toy_model())), "use_buffers"),
     "zero epochs": (lambda _: fit_toy(epochs=0), "epochs"),
+    "no folder for the checkpoint": (lambda path: fit_toy(checkpoint=path / "nowhere" / "run.pt"), "nowhere.*no such folder"),
     "epochs as text": (lambda _: fit_toy(epochs="20"), "epochs.*'20'"),
     # saving and loading
     "no such folder": (lambda path: helpers.save_model(toy_model(), path / "nowhere" / "model.pt"), "nowhere"),

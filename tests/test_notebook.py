@@ -130,7 +130,7 @@ def test_its_steps_are_those_of_the_study(notebook):
     assert list(shown) == [*(recipe.name for recipe in load_definitions()["STEPS"]), "final", "small"]
     for name, text in shown.items():
         accuracies = results[name]["accuracy"]
-        assert text == f"{mean_and_spread(accuracies)}, n = {len(accuracies)}", name
+        assert text.startswith(f"{mean_and_spread(accuracies)}, n = {len(accuracies)}; in training "), name
     rows = read()
     means = [rows[(rows["recipe"] == name) & (rows["split"] == "test")].groupby("epoch")["test_accuracy"].mean()
              for name in ("averaged weights", "augmentation")]

@@ -138,6 +138,29 @@ def test_squeeze_and_excite_sees_the_whole_map():
     assert last(Functional(lambda x: F.max_pool2d(x * torch.sigmoid(x.mean((2, 3), keepdim=True)), 2))) == 3 + 27 + 1
 
 
+@pytest.mark.parametrize("order", [(3, 5), (5, 3)])
+def test_the_last_row_is_of_the_widest_branch(order):
+    class Branches(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.branches = nn.ModuleList(nn.Conv2d(1, 2, kernel, padding=kernel // 2) for kernel in order)
+
+        def forward(self, x):
+            return torch.cat([branch(x) for branch in self.branches], 1)
+    assert last(Branches()) == 5
+    assert measured_receptive_field(Branches()) == (5, 5)
+
+
+@pytest.mark.parametrize("layer", [nn.AdaptiveMaxPool2d(1), nn.MaxPool2d(28)])
+def test_global_maxima_are_measured_whole(layer):
+    assert measured_receptive_field(nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), layer)) == (28, 28)
+
+
+def test_batch_statistics_are_not_understood():
+    with pytest.raises(ValueError, match="does not understand"):
+        receptive_field(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2, track_running_stats=False)))
+
+
 def test_flatten_of_one_position_is_no_layer():
     model = nn.Sequential(nn.Conv2d(1, 10, 28), nn.Flatten(), nn.LogSoftmax(1))
     assert receptive_field(model)["layer"].tolist() == ["0"] and last(model) == 28
@@ -186,6 +209,8 @@ def test_a_view_that_mixes_samples_is_named():
     with pytest.warns(UserWarning, match="view"):
         table = receptive_field(Net(), (1, 96, 96))
     assert table["receptive_field"].iloc[-1] == 43
+    with pytest.raises(ValueError, match="one row"):
+        measured_receptive_field(Net(), (1, 96, 96))
 
 
 def test_no_such_layer():
