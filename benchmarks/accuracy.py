@@ -2,7 +2,7 @@
 
     python benchmarks/accuracy.py --recipes "as submitted" final --seeds 1 2 3 4 5 --jobs 2
     python benchmarks/accuracy.py --validation --recipes final --seeds 1 2
-    python benchmarks/accuracy.py --table
+    python benchmarks/accuracy.py --table               the test images' table, trains nothing (with --validation: theirs)
 
 Recipes are the notebook's own. A run (recipe, split, seed, epochs) that the file already holds is skipped, so
 a study that was stopped goes on where it was. What each complete test run got wrong goes to mistakes.csv.
@@ -83,11 +83,11 @@ def study(runs: list[tuple], jobs: int) -> None:
             bar.update()
 
 
-def table(rows: pd.DataFrame, recipes: list[str]) -> str:
-    """The Markdown table of these recipes' complete test runs: mean ± standard deviation at the last epoch."""
-    lines = ["| recipe | parameters | epochs | n | test accuracy, last epoch | worst seed | best seed "
+def table(rows: pd.DataFrame, recipes: list[str], split="test") -> str:
+    """The Markdown table of these recipes' complete runs: mean ± standard deviation at the last epoch."""
+    lines = [f"| recipe | parameters | epochs | n | {split} accuracy, last epoch | worst seed | best seed "
              f"| seeds' mean first ≥ {TARGET}% |", "|---|---|---|---|---|---|---|---|"]
-    rows = rows[(rows["split"] == "test") & rows["recipe"].isin(recipes)]
+    rows = rows[(rows["split"] == split) & rows["recipe"].isin(recipes)]
     for (_, name, epochs), runs in rows.groupby([rows["recipe"].map(recipes.index), "recipe", "epochs"]):
         last = runs.loc[runs["epoch"] == epochs, "test_accuracy"]
         means = runs.groupby("epoch")["test_accuracy"].mean()
@@ -111,13 +111,13 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--table", action="store_true", help="print the table of complete test runs, train nothing")
     options = parser.parse_args()
+    split = "validation" if options.validation else "test"
     if not options.table:
-        split = "validation" if options.validation else "test"
         wanted = [(name, split, seed, options.epochs or recipes[name].epochs)
                   for seed in options.seeds for name in options.recipes]
         done = set(read()[RUN].itertuples(index=False, name=None))
         study([(*key, options.device) for key in wanted if key not in done], options.jobs)
-    print(table(read(), list(recipes)))
+    print(table(read(), list(recipes), split))
 
 
 if __name__ == "__main__":

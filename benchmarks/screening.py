@@ -7,7 +7,7 @@
 The last 10,000 training images are held out, the network trains on the other 50,000. A network is written in words:
 c:16 (3x3 convolution to 16 channels, BatchNorm, activation), c:16:2:0 (with stride 2 and padding 0), r (a residual
 one), sh:4 (one convolution used four times, residual), d5 (residual: 5x5 for each channel apart, then 1x1), se:4
-(squeeze to 4 channels and excite), p (2x2 max pool), hd:3 (3x3 convolution to the ten digits).
+(squeeze to 4 channels and excite), p (2x2 max pool), gap (global average), hd:3 (3x3 convolution to the ten digits).
 """
 import argparse
 import os
@@ -20,6 +20,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import TensorDataset
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -33,7 +34,7 @@ HELD_OUT = 10_000
 IDEA = {"network": "c:8 c:16:2:0 r r p c:26 c:26:2:1 hd:3", "activation": "relu", "epochs": 20, "seed": 0, "batch_size": 64,
         "optimizer": "sgd", "peak_lr": 0.1, "weight_decay": 2e-4, "warm_up_share": 0.3, "label_smoothing": 0.0,
         "degrees": 15.0, "shift": 2.0, "scale": 0.1, "shear": 0.2, "elastic": 0.0, "distribution": "uniform",
-        "undistorted_epochs": 0, "other": "none"}
+        "undistorted_epochs": 0, "average_share": 0.001, "other": "none"}
 ACTIVATIONS = {"relu": nn.ReLU, "silu": nn.SiLU, "gelu": nn.GELU, "hardswish": nn.Hardswish}
 
 
@@ -101,6 +102,8 @@ def build(words: str, activation: str, label_smoothing: float, shared_block) -> 
             layers.append(SqueezeExcite(channels, numbers[0]))
         elif kind == "p":
             layers.append(nn.MaxPool2d(2))
+        elif kind == "gap":
+            layers.append(nn.AdaptiveAvgPool2d(1))
         elif kind == "hd":
             layers.append(Head(channels, numbers[0], label_smoothing))
         else:
@@ -115,8 +118,15 @@ def recipe_of(idea: dict, walkthrough: dict):
         make["optimizer"] = lambda parameters: torch.optim.AdamW(parameters, weight_decay=idea["weight_decay"])
     make["scheduler"] = lambda optimizer, steps: torch.optim.lr_scheduler.OneCycleLR(
         optimizer, idea["peak_lr"], total_steps=steps, pct_start=idea["warm_up_share"])
+    def average(model):
+        def move(averages, values, count):
+            if averages[0].is_floating_point():
+                for averaged, value in zip(averages, values):
+                    averaged.lerp_(value, (9 / (10 + count)).clamp(min=idea["average_share"]))
+        return AveragedModel(model, multi_avg_fn=move, use_buffers=True)
+
     augment = walkthrough["RandomAffine"](**{name: idea[name] for name in ("degrees", "shift", "scale", "shear")})
-    return replace(walkthrough["FINAL"], name="idea", batch_size=idea["batch_size"], epochs=idea["epochs"], augment=augment,
+    return replace(walkthrough["FINAL"], name="idea", batch_size=idea["batch_size"], epochs=idea["epochs"], augment=augment, average=average,
                    augment_share=1 - idea["undistorted_epochs"] / idea["epochs"], **make, network=lambda: build(
                        idea["network"], idea["activation"], idea["label_smoothing"], walkthrough["SharedBlock"]))
 

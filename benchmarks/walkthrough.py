@@ -156,8 +156,9 @@ def tables(notebook) -> list[str]:
     import screening
     import speed
     made = [(speed.CSV, speed.speed_table), (speed.TRIALS, speed.trials_table), (speed.PROFILE, speed.profile_table)]
-    return [result_table(notebook), accuracy.table(read(), list(load_definitions()["RECIPES"])), screening.table(),
-            speed.target_table(read()), *(table(pd.read_csv(path)) for path, table in made if path.exists())]
+    names = list(load_definitions()["RECIPES"])
+    return [result_table(notebook), *(accuracy.table(read(), names, split) for split in ("test", "validation")),
+            screening.table(), speed.target_table(read()), *(table(pd.read_csv(path)) for path, table in made if path.exists())]
 
 
 def refreshed_readme(path: Path, notebook) -> str:
