@@ -11,6 +11,7 @@ Each way of training the brief's network takes its turn, again and again, in one
 """
 import argparse
 import contextlib
+import math
 import os
 import platform
 import resource
@@ -240,7 +241,7 @@ def speed_table(rows: pd.DataFrame) -> str:
 
 def trials_table(rows: pd.DataFrame) -> str:
     """The Markdown table of what was tried: seconds, and in relation to the way it is."""
-    lines = ["| what | seconds, median | fastest to slowest | ÷ as it is |", "|---|---|---|---|"]
+    lines, base = ["| what | seconds, median | fastest to slowest | ÷ as it is |", "|---|---|---|---|"], math.nan
     for row in rows.itertuples():
         base = row.seconds if "as it is" in row.way else base
         lines.append(f"| {row.way} | {row.seconds:.2f} | {row.fastest:.2f} to {row.slowest:.2f} | {row.seconds / base:.2f} |")
