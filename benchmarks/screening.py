@@ -13,6 +13,7 @@ import argparse
 import os
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import joblib
@@ -118,15 +119,10 @@ def recipe_of(idea: dict, walkthrough: dict):
         make["optimizer"] = lambda parameters: torch.optim.AdamW(parameters, weight_decay=idea["weight_decay"])
     make["scheduler"] = lambda optimizer, steps: torch.optim.lr_scheduler.OneCycleLR(
         optimizer, idea["peak_lr"], total_steps=steps, pct_start=idea["warm_up_share"])
-    def average(model):
-        def move(averages, values, count):
-            if averages[0].is_floating_point():
-                for averaged, value in zip(averages, values):
-                    averaged.lerp_(value, (9 / (10 + count)).clamp(min=idea["average_share"]))
-        return AveragedModel(model, multi_avg_fn=move, use_buffers=True)
-
+    move = partial(walkthrough["move_averages"], least=idea["average_share"])
     augment = walkthrough["RandomAffine"](**{name: idea[name] for name in ("degrees", "shift", "scale", "shear")})
-    return replace(walkthrough["FINAL"], name="idea", batch_size=idea["batch_size"], epochs=idea["epochs"], augment=augment, average=average,
+    return replace(walkthrough["FINAL"], name="idea", batch_size=idea["batch_size"], epochs=idea["epochs"], augment=augment,
+                   average=lambda model: AveragedModel(model, multi_avg_fn=move, use_buffers=True),
                    augment_share=1 - idea["undistorted_epochs"] / idea["epochs"], **make, network=lambda: build(
                        idea["network"], idea["activation"], idea["label_smoothing"], walkthrough["SharedBlock"]))
 
