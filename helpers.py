@@ -108,7 +108,7 @@ def train(model: nn.Module, device, loader, optimizer, scheduler=None, average=N
     """Train for one epoch; return (loss, accuracy in %), averaged over the samples seen.
 
     model maps images to log-probabilities (N, classes); scheduler steps here only if its class steps every batch;
-    average, an AveragedModel, takes in the weights after each. Raises ValueError for wrong inputs and a nan loss.
+    average, an AveragedModel, takes in the weights after each batch. Raises ValueError for wrong inputs, a nan loss.
     """
     held = {weights for group in optimizer.param_groups for weights in group["params"]}
     _require(held & set(model.parameters()), "optimizer holds none of the model's weights: give it model.parameters()")
@@ -168,6 +168,8 @@ def fit(model: nn.Module, device, train_loader, test_loader, optimizer, schedule
     """
     _require(isinstance(epochs, int) and epochs > 0, f"epochs must be a whole number of at least 1, got {epochs!r}")
     _require(scheduler is None or scheduler.optimizer is optimizer, "scheduler was made for another optimizer")
+    _require(average is None or average.use_buffers or not list(model.buffers()),
+             "average needs use_buffers=True: without it BatchNorm's statistics are not averaged")
     parts = [part for part in (model, optimizer, scheduler, average) if part is not None]
     generators = [g for g in (torch.default_generator, train_loader.generator, *torch.cuda.default_generators) if g]
     run = checkpoint and fingerprint(model, device, train_loader, test_loader, optimizer, scheduler, epochs, average)
@@ -311,7 +313,7 @@ def receptive_field(model: nn.Module, input_size=(1, 28, 28)) -> pd.DataFrame:
         seen[node] = jumps[0] * stride, first, last
         pairs = kernel, stride, padding, node.meta["size"], jumps[0] * stride, last - first + 1
         shown = [int(pair[0]) if pair[0] == pair[1] else tuple(pair.tolist()) for pair in pairs]
-        if np.any([kernel > 1, stride > 1, padding > 0]) or len(sources) > 1 and rows and shown[-1] != rows[-1][-1]:
+        if np.any([kernel > 1, stride > 1, padding > 0]) or (len(sources) > 1 and rows and shown[-1] != rows[-1][-1]):
             rows.append([node.target if module else node.name, *shown])
     return pd.DataFrame(rows, columns="layer kernel stride padding output_size jump receptive_field".split())
 

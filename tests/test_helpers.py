@@ -299,6 +299,7 @@ CASES = {
     "learning rate too high": (lambda _: fit_toy(optimizer=sgd(model := toy_model(), 1e38), model=model), "learning rate"),
     "another model's optimizer": (lambda _: fit_toy(optimizer=sgd(toy_model())), "model.parameters"),
     "another optimizer's scheduler": (lambda _: fit_toy(scheduler=StepLR(sgd(toy_model()), 1)), "another optimizer"),
+    "average without buffers": (lambda _: fit_toy(average=AveragedModel(toy_model())), "use_buffers"),
     "zero epochs": (lambda _: fit_toy(epochs=0), "epochs"),
     "no folder for the checkpoint": (lambda path: fit_toy(checkpoint=path / "nowhere" / "run.pt"), "nowhere does not exist"),
     "epochs as text": (lambda _: fit_toy(epochs="20"), "epochs.*'20'"),
