@@ -1,18 +1,26 @@
-"""Helpers of the MNIST walkthrough (S6_Part2.ipynb): data, training, receptive field, figures.
+# Made from the cells of S6_Part2.ipynb by benchmarks/export.py: change them there, not here.
+"""Helpers of the MNIST walkthrough: data, training, receptive field, figures.
 
 Images are float32 tensors (N, 1, 28, 28), labels int64 tensors (N,). Accuracy is in percent, 0 to 100.
 """
+
 import contextlib
 import copy
+import functools
+import gzip
 import io
 import math
+import numbers
 import os
-import re
+import pickle
 import shutil
+import sys
 import tempfile
 import time
+import types
 import zipfile
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -22,96 +30,363 @@ import torch
 import torch.nn.functional as F
 from IPython import display, get_ipython
 from torch import nn
-from torch.fx.passes.shape_prop import ShapeProp
-from torch.optim.lr_scheduler import CyclicLR, OneCycleLR, ReduceLROnPlateau
+from torch.fx.node import map_arg
+from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 from torch.utils.data import TensorDataset
 from torchvision.datasets import MNIST
-from torchvision.datasets.utils import check_integrity
+from torchvision.datasets.utils import check_integrity, download_url
 from tqdm import tqdm
 
-MEAN, STD = 0.1307, 0.3081  # of the training pixels, scaled to 0..1
 
-
-def _require(condition, message: str) -> None:
+def require(condition, message: str) -> None:
     """Raise ValueError with the message where the condition does not hold."""
     if not condition:
         raise ValueError(message)
 
 
-# ---------------------------------------------------------------- data
-def read_mnist(root="data") -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return MNIST as stored: train images (60000, 28, 28) uint8, train labels, test images, test labels.
+def mnist_file(path: Path, md5: str) -> bytes:
+    """One of MNIST's files; a missing or damaged one is downloaded, the damaged one kept."""
+    if check_integrity(path, md5):
+        return path.read_bytes()
+    found = "damaged" if path.exists() else "missing"
+    with tempfile.TemporaryDirectory() as folder:
+        fresh = Path(folder, path.name)
+        for mirror in MNIST.mirrors:
+            if not fresh.exists():
+                with contextlib.suppress(OSError, RuntimeError):
+                    download_url(mirror + path.name, folder, md5=md5)
+        if not check_integrity(fresh, md5):
+            raise RuntimeError(f"{path} is {found}. Remedy: connect to the internet, or put a sound copy there")
+        with contextlib.suppress(OSError):  # keep the download, where the folder can be written
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if found == "damaged":
+                path.rename(f"{path}.damaged-{time.time_ns()}")
+            shutil.copyfile(fresh, path)
+        return fresh.read_bytes()
 
-    Missing or damaged .gz files in root/MNIST/raw are downloaded, a damaged one kept under another name; all are
-    extracted in a temporary folder. Raises RuntimeError, naming the files.
+
+def read_mnist(root="data") -> list[torch.Tensor]:
+    """MNIST as stored: training images (60000, 28, 28) uint8, labels, test images, test labels.
+
+    Raises RuntimeError where a file in root/MNIST/raw is missing or damaged and can't be downloaded.
     """
-    raw = Path(root, "MNIST", "raw")
-    bad = [raw / name for name, md5 in MNIST.resources if not check_integrity(raw / name, md5)]
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            copies = Path(folder, "MNIST", "raw")
-            copies.mkdir(parents=True)
-            for path in raw.glob("*.gz"):
-                shutil.copyfile(path, copies / path.name)
-            train_set, test_set = (MNIST(folder, train=part, download=True) for part in (True, False))
-            with contextlib.suppress(OSError):  # keep the download, where root can be written
-                raw.mkdir(parents=True, exist_ok=True)
-                for path in bad:
-                    if path.exists():
-                        path.rename(f"{path}.damaged-{time.time_ns()}")
-                    shutil.copyfile(copies / path.name, path)
-    except (OSError, RuntimeError) as error:
-        found = "; ".join(f"{path} is {'damaged' if path.exists() else 'missing'}" for path in bad)
-        raise RuntimeError(f"MNIST can't be read: {found or error}. Remedy: connect to the internet, or put sound "
-                           "copies there; 60 MB of disk must be free") from error
-    return train_set.data, train_set.targets, test_set.data, test_set.targets
+    parts = []
+    for name, md5 in MNIST.resources:
+        data = gzip.decompress(mnist_file(Path(root, "MNIST", "raw", name), md5))
+        if "images" in name:  # 16 bytes of header, then a byte for each pixel
+            parts.append(np.frombuffer(data, np.uint8, offset=16).reshape(-1, 28, 28))
+        else:  # 8 bytes of header, then a byte for each label
+            parts.append(np.frombuffer(data, np.uint8, offset=8).astype(np.int64))
+    return [torch.tensor(part) for part in parts]
+
+
+def plot_digits(images: torch.Tensor, titles=None, columns=10) -> plt.Figure:
+    """A grid of digits, images (N, 1, 28, 28) or (N, 28, 28), each under its title."""
+    require(len(images), "images holds no digit to show")
+    titles = titles.tolist() if isinstance(titles, torch.Tensor) else titles or [""] * len(images)
+    require(len(titles) == len(images), f"{len(images)} images need as many titles, got {len(titles)}")
+    rows, height = math.ceil(len(images) / columns), 5.4 / columns + 0.2 * (titles[0] != "")
+    bare = {"xticks": [], "yticks": [], "frame_on": False}
+    figure, grid = plt.subplots(
+        rows, columns, figsize=(5.4, rows * height), squeeze=False, subplot_kw=bare, layout="constrained"
+    )
+    for axes, image, title in zip(grid.flat, images, titles):
+        axes.imshow(image.reshape(28, 28).cpu(), cmap="gray_r")
+        axes.set_title(title, fontsize=9, loc="center")
+    return figure
+
+
+MEAN, STD = 0.1307, 0.3081  # of the training pixels, scaled to 0..1
 
 
 def normalise(images: torch.Tensor) -> torch.Tensor:
-    """Turn uint8 images (N, 28, 28) into float32 (N, 1, 28, 28) with mean 0 and standard deviation 1."""
-    _require(images.dtype == torch.uint8, f"images must be uint8 pixels, 0 to 255; got {images.dtype}")
+    """Turn uint8 images (N, 28, 28) into float32 (N, 1, 28, 28), mean 0, standard deviation 1."""
+    require(images.dtype == torch.uint8, f"images must be uint8, 0 to 255; got {images.dtype}")
     return images.unsqueeze(1).float().div(255).sub(MEAN).div(STD)
 
 
 def load_mnist(root="data", device="cpu") -> tuple[TensorDataset, TensorDataset]:
-    """Return (train, test): normalised images (N, 1, 28, 28) and labels (N,), held on the device."""
-    data = read_mnist(root)
-    return tuple(TensorDataset(normalise(x).to(device), y.to(device)) for x, y in (data[:2], data[2:]))
+    """The training set and the test set: normalised images (N, 1, 28, 28), labels, on the device."""
+    train_images, train_labels, test_images, test_labels = read_mnist(root)
+    train_set = TensorDataset(normalise(train_images).to(device), train_labels.to(device))
+    test_set = TensorDataset(normalise(test_images).to(device), test_labels.to(device))
+    return train_set, test_set
+
+
+def plot_receptive_field(table: pd.DataFrame, image: torch.Tensor, columns=4) -> plt.Figure:
+    """The field of each layer's central output, where it lies, from receptive_field's table.
+
+    image is (height, width), or has more dimensions of size 1. What lies in the padding is hatched.
+    """
+    pairs = {name: np.array([np.broadcast_to(value, 2) for value in table[name]]) for name in table.columns[1:]}
+    corners = pairs["start"] + pairs["output_size"] // 2 * pairs["jump"]  # (top, left) of each
+    fields, image = pairs["receptive_field"], image.cpu().reshape(image.shape[-2:])
+    top, left = np.minimum(corners.min(0), 0) - 1
+    bottom, right = np.maximum((corners + fields).max(0), image.shape) + 1
+    rows, shape = math.ceil(len(table) / columns), (bottom - top) / (right - left)
+    panel = {"xlim": (left, right), "ylim": (bottom, top), "aspect": "equal", "xticks": [], "yticks": []}
+    figure, grid = plt.subplots(
+        rows, columns, figsize=(5.4, rows * (5.4 / columns * shape + 0.3)), squeeze=False,
+        subplot_kw={**panel, "frame_on": False}, layout="constrained",
+    )  # fmt: skip
+    for axes, layer, (y, x), (height, width) in zip(grid.flat, table["layer"], corners, fields):
+        frame = {"xy": (x, y), "width": width, "height": height, "fill": False}
+        axes.add_patch(plt.Rectangle(**frame, hatch="/////", edgecolor="#aaaaaa", zorder=1))
+        axes.imshow(image, cmap="gray_r", extent=(0, image.shape[1], image.shape[0], 0), zorder=2)
+        axes.add_patch(plt.Rectangle(**frame, edgecolor="C3", linewidth=2, zorder=3))
+        axes.set_title(f"{layer}: {height}×{width}", fontsize=10, loc="center")
+    for axes in grid.flat[len(table) :]:
+        axes.set_axis_off()
+    return figure
+
+
+@dataclass
+class Layer:
+    """One call in a network's forward pass: what it reads, what it is given, what it puts out."""
+
+    name: str  # the module's name, such as conv1; where no module makes the call, PyTorch's
+    kind: str  # PyTorch's name of the operation: conv2d, batch_norm, relu, max_pool2d, add, ...
+    inputs: list[int]  # the layers that it reads, by their place in the list
+    arguments: dict  # all that it is given, by PyTorch's names: weight, stride, padding, ...
+    shape: tuple[int, ...]  # of its output: (1, channels, height, width), or (1, features)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the map that it puts out; (1, 1) for plain features."""
+        return tuple(self.shape[-2:]) if len(self.shape) > 3 else (1, 1)
+
+    @property
+    def multiplications(self) -> int:
+        """Multiplications for one image, in a convolution or a linear layer."""
+        counts = self.kind in ("conv2d", "linear")
+        return math.prod(self.size) * self.arguments["weight"].numel() if counts else 0
+
+
+def trace_layers(model: nn.Module, input_size=(1, 28, 28)) -> list[Layer]:
+    """Follow one image of input_size (channels, height, width) through a network; list the calls.
+
+    The first layer is the image itself. Raises ValueError where torch.export can't follow.
+    """
+    require(len(input_size) == 3, f"input_size must be (channels, height, width), got {input_size}")
+    model = copy.deepcopy(model).cpu().float().eval()
+    try:
+        program = torch.export.export(model, (torch.zeros(1, *input_size),), strict=False)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"an image of {input_size} can't be traced: {reason}") from error
+    names, held = program.graph_signature, {**program.state_dict, **program.constants}
+    stored = {**names.inputs_to_parameters, **names.inputs_to_buffers}
+    stored.update(names.inputs_to_lifted_tensor_constants)
+    layers, known = [], {}  # known: a node -> the tensor that it stands for, or its layer's place
+    for node in program.graph.nodes:
+        if node.name in stored:
+            known[node] = held[stored[node.name]]
+        elif node.op == "placeholder":
+            known[node] = len(layers)
+            layers.append(Layer("image", "image", [], {}, (1, *input_size)))
+        elif node.op == "call_function":
+            layer = _layer_of(node, known, model)
+            if layer.inputs:
+                known[node] = len(layers)
+                layers.append(layer)
+            else:  # made of the model's own tensors alone, such as a masked weight
+                known[node] = node.target(*map_arg(node.args, known.get), **node.kwargs)
+    return layers
+
+
+def _layer_of(node, known: dict, model: nn.Module) -> Layer:
+    """The layer that a node of torch.export's graph makes; of its arguments, layers are None."""
+    inputs = [known[source] for source in node.all_input_nodes if isinstance(known[source], int)]
+    tensors = {source: tensor for source, tensor in known.items() if not isinstance(tensor, int)}
+    given, named = map_arg(node.args, tensors.get), map_arg(node.kwargs, tensors.get)
+    schema = getattr(node.target, "_schema", None)  # getitem, which is Python's own, has none
+    arguments = {each.name: each.default_value for each in schema.arguments} if schema else {}
+    arguments |= dict(zip(list(arguments) or range(len(given)), given)) | dict(named)
+    kind = getattr(node.target, "_opname", node.target.__name__).rstrip("_")
+    module = list(node.meta["nn_module_stack"].values())[-1][0]
+    is_leaf = module and not list(model.get_submodule(module).children())
+    output = node.meta["val"]
+    output = output[0] if isinstance(output, (tuple, list)) else output
+    return Layer(module if is_leaf else node.name, kind, inputs, arguments, tuple(output.shape))
+
+
+# What calls do to the positions of a map, by PyTorch's names for them.
+SLIDING = {"conv2d", "max_pool2d", "avg_pool2d"}
+POINTWISE = set("""image add sub rsub mul div neg abs pow sqrt exp log maximum minimum clamp
+    clamp_min relu relu6 hardtanh leaky_relu prelu rrelu elu celu selu gelu silu mish sigmoid
+    log_sigmoid tanh hardswish hardsigmoid softplus softsign dropout feature_dropout alpha_dropout
+    batch_norm contiguous clone to getitem""".split())  # fmt: skip
+OVER_CHANNELS = {"cat", "chunk", "split", "split_with_sizes", "slice", "softmax", "log_softmax"}
+OVER_MAP = {"flatten", "view", "reshape", "mean", "sum", "amax", "linear"}
+OVER_MAP |= {"adaptive_avg_pool2d", "adaptive_max_pool2d"}
+NORMS = {"batch_norm", "group_norm", "layer_norm", "instance_norm"}
+
+
+def _window(layer: Layer, sources: list[Layer], ignore_norms: bool) -> list[list[int]]:
+    """Kernel, stride, padding, dilation of a layer, each [rows, columns]; 1, 1, 0, 1 if pointwise."""
+    given, largest = layer.arguments, max((source.size for source in sources), default=layer.size)
+    norm = layer.kind in NORMS and given.get("training", True)  # takes means of this very image
+    over_channels = layer.kind in OVER_CHANNELS and given["dim"] in (1, 1 - len(layer.shape))
+    same_map = layer.kind in ("view", "reshape") and len(layer.shape) > 3
+    pointwise = layer.kind in POINTWISE or norm or over_channels or same_map or largest == (1, 1)
+    kernel, stride, padding, dilation = 1, 1, 0, 1
+    if norm and not ignore_norms:
+        raise ValueError(f"layer {layer.name!r} ({layer.kind}) takes means over the whole map, so all "
+                         "that follows sees all of it; ignore_norms=True gives the field without them")  # fmt: skip
+    if layer.kind in SLIDING:
+        kernel = given["weight"].shape[2:] if layer.kind == "conv2d" else given["kernel_size"]
+        stride = given["stride"] or kernel  # a pool steps by its kernel where nothing else is said
+        padding, dilation = given["padding"], given.get("dilation", 1)
+        if isinstance(padding, str):
+            same = (np.array(kernel) - 1) * dilation // 2
+            padding = {"valid": 0, "same": same}[padding]
+    elif layer.kind == "pad" and given["mode"] != "circular":
+        padding = given["pad"][2::-2]  # (top, left), of left, right, top, bottom
+    elif layer.kind in OVER_MAP and layer.size == (1, 1) != largest:
+        kernel = largest
+    elif not pointwise or layer.size != largest or layer.shape[:1] not in ((1,), ()):
+        raise ValueError(f"receptive_field does not understand layer {layer.name!r} ({layer.kind}); "
+                         "measured_receptive_field measures what any network sees")  # fmt: skip
+    return [np.broadcast_to(value, 2).tolist() for value in (kernel, stride, padding, dilation)]
+
+
+def fields_along(layers: list[Layer], windows: list, axis: int) -> list[tuple[int, int, int]]:
+    """(start, jump, field) of every layer along one axis, 0 for rows, 1 for columns, in pixels."""
+    seen = [(0, 1, 1)]  # of the image: the first pixel is at 0, the next 1 further, it sees itself
+    for layer, window in zip(layers[1:], windows[1:]):
+        kernel, stride, padding, dilation = (pair[axis] for pair in window)
+        starts, jumps, fields = zip(*(seen[source] for source in layer.inputs))
+        require(len(set(jumps)) == 1, f"branches with different jumps meet in {layer.name!r}: {jumps}")
+        start, jump = min(starts), jumps[0]
+        field = max(first + length for first, length in zip(starts, fields)) - start
+        field = field + (kernel - 1) * dilation * jump
+        start = start - padding * jump
+        seen.append((start, jump * stride, field))
+    return seen
+
+
+def receptive_field(model: nn.Module, input_size=(1, 28, 28), ignore_norms=False, every_layer=False) -> pd.DataFrame:
+    """Receptive field after every layer that changes geometry, in the order of the calls.
+
+    For kernel k, dilation d, stride s, padding p: field += (k - 1) * d * jump, start -= p * jump,
+    then jump *= s (Araujo, Norris and Sim, Computing Receptive Fields of Convolutional Neural
+    Networks, Distill 2019). jump is the distance in pixels between neighbouring outputs, start the
+    first pixel that the first output sees, negative in the padding, which counts as seen. Values
+    are ints where height and width agree, else pairs. every_layer: a row for each of trace_layers.
+    Raises ValueError, naming the layer, for what the formula does not hold for.
+    """
+    layers = trace_layers(model, input_size)
+    cuts = (i for i, layer in enumerate(layers) if layer.kind == "view" and layer.shape[0] != 1)
+    layers = layers[: next(cuts, None)]  # the table ends where a view cuts one image into several
+    windows = [_window(layer, [layers[i] for i in layer.inputs], ignore_norms) for layer in layers]
+    along = [fields_along(layers, windows, axis) for axis in (0, 1)]
+    rows, last = [], None
+    for layer, (kernel, stride, padding, _), *seen in zip(layers, windows, *along):
+        start, jump, field = zip(*seen)  # each (rows, columns)
+        joined = len(layer.inputs) > 1 and rows and field != last
+        if every_layer or joined or max(*kernel, *stride) > 1 or max(padding) > 0:
+            rows.append([layer.name, kernel, stride, padding, layer.size, jump, start, field])
+            last = field
+    columns = "layer kernel stride padding output_size jump start receptive_field".split()
+    image = ["image", (1, 1), (1, 1), (0, 0), layers[0].size, (1, 1), (0, 0), (1, 1)]
+    table = pd.DataFrame(rows or [image], columns=columns).set_index("layer")
+    return table.map(lambda pair: pair[0] if pair[0] == pair[1] else tuple(pair)).reset_index()
+
+
+def measured_receptive_field(model: nn.Module, input_size=(1, 28, 28), layer=None) -> tuple[int, int]:
+    """(height, width) of the pixels that can change one central output of a layer, or of the model.
+
+    They are the pixels where that output's gradient is not zero, in a copy with random positive
+    weights. A maximum's gradient reaches one pixel only: so the image brightens towards one corner,
+    then towards the opposite one, and the maximum moves from corner to corner of its window. Of a
+    layer that is called several times, the last call. Clipped to the image: take a large one.
+    """
+    require(len(input_size) == 3, f"input_size must be (channels, height, width), got {input_size}")
+    model, random = copy.deepcopy(model).cpu().double().eval(), torch.Generator().manual_seed(0)
+    modules, outputs = dict(model.named_modules()), []
+    require(layer is None or layer in modules, f"the model has no layer {layer!r}, only {[*modules]}")
+    for module in modules.values():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+    for name, values in model.named_parameters():
+        scale = 0 if name.endswith("bias") else 0.3 / math.prod(values.shape[1:])
+        values.data = scale * (0.5 + torch.rand(values.shape, generator=random).double())
+    modules[layer or ""].register_forward_hook(lambda module, inputs, output: outputs.append(output))
+    probe = torch.zeros(1, *input_size, dtype=torch.float64, requires_grad=True)
+    ramp = torch.outer(*(torch.linspace(0.5, 1, length).double() for length in input_size[1:]))
+    for image in (ramp, ramp.flip(0, 1), ramp**100, ramp.flip(0, 1) ** 100):  # steep, past padding
+        model(image + probe)
+        output = outputs[-1]
+        require(len(output) == 1, f"layer {layer!r} does not give one row for one image")
+        if output.ndim == 4:
+            output = output[:, :, output.shape[2] // 2, output.shape[3] // 2]
+        (output * torch.rand(output.shape, generator=random)).sum().backward()
+    rows, columns = probe.grad.sum((0, 1)).nonzero(as_tuple=True)
+    return int(rows.max() - rows.min()) + 1, int(columns.max() - columns.min()) + 1
 
 
 class TensorLoader:
-    """Batches of a TensorDataset (images, labels) that already lies on its device; len() counts batches.
+    """Batches of a TensorDataset (images, labels) that lies on its device; len() counts batches.
 
-    augment is called on each batch of images in the first augment_epochs passes; generator (CPU) fixes the order.
+    augment is called on each batch of images in the first augment_epochs passes; generator (CPU)
+    fixes the order.
     """
+
     def __init__(self, dataset, batch_size, shuffle=False, augment=None, generator=None, augment_epochs=math.inf):
-        _require(isinstance(dataset, TensorDataset) and len(dataset) > 0 and len(dataset.tensors) == 2,
-                 f"dataset must be a TensorDataset of images and labels, not empty; got {type(dataset).__name__}")
-        _require(dataset.tensors[1].min() >= 0, f"labels must be 0 or more, got {dataset.tensors[1].min()}")
-        _require(isinstance(batch_size, int) and batch_size > 0, f"batch_size must be 1 or more, got {batch_size!r}")
-        self.dataset, self.batch_size, self.shuffle = dataset, batch_size, shuffle
-        self.augment, self.generator, self.augment_epochs, self.epoch = augment, generator, augment_epochs, 0
+        is_pair = isinstance(dataset, TensorDataset) and len(dataset.tensors) == 2 and len(dataset) > 0
+        require(is_pair, f"dataset must be a TensorDataset of images and labels, not empty; got {dataset!r:.80}")
+        lowest = dataset.tensors[1].min()
+        require(lowest >= 0, f"labels must be 0 or more, got {lowest}")
+        is_count = isinstance(batch_size, numbers.Integral) and batch_size > 0
+        require(is_count, f"batch_size must be a whole number of at least 1, got {batch_size!r}")
+        self.dataset, self.batch_size, self.shuffle = dataset, int(batch_size), shuffle
+        self.augment, self.augment_epochs, self.generator = augment, augment_epochs, generator
+        self.epoch = 0  # passes so far
 
     def __len__(self):
         return math.ceil(len(self.dataset) / self.batch_size)
 
     def __iter__(self):
-        (images, labels), self.epoch = self.dataset.tensors, self.epoch + 1
+        images, labels = self.dataset.tensors
+        self.epoch += 1
         augment = self.augment if self.epoch <= self.augment_epochs else None
-        order = torch.randperm(len(labels), generator=self.generator) if self.shuffle else torch.arange(len(labels))
+        order = torch.arange(len(labels))
+        if self.shuffle:
+            order = torch.randperm(len(labels), generator=self.generator)
         for batch in order.to(labels.device).split(self.batch_size):
             yield augment(images[batch]) if augment else images[batch], labels[batch]
 
 
-# ---------------------------------------------------------------- training
+def check_batch(output: torch.Tensor, labels: torch.Tensor) -> None:
+    """Refuse labels that are no class of the model, and outputs that are no log-probabilities."""
+    classes, low, high = output.shape[1], labels.min(), labels.max()
+    require(0 <= low and high < classes, f"labels must lie in 0..{classes - 1}, got {low}..{high}")
+    sums = output.detach().float().exp().sum(1)
+    require(
+        not (sums - 1).abs().max() > 0.05,  # nan passes here, and is refused as a nan loss
+        "model must return log-probabilities: end its forward with F.log_softmax(x, dim=1)",
+    )
+
+
+def averages(loss_sum, correct, samples: int) -> tuple[float, float]:
+    """(loss, accuracy in %) per sample, from their sums."""
+    require(samples > 0, "loader gave no batch: its dataset is empty")
+    require(
+        math.isfinite(loss_sum),
+        "the loss became nan or infinite: lower the learning rate or look at the images",
+    )
+    return float(loss_sum) / samples, 100 * int(correct) / samples
+
+
 def train(model: nn.Module, device, loader, optimizer, scheduler=None, average=None) -> tuple[float, float]:
     """Train for one epoch; return (loss, accuracy in %), averaged over the samples seen.
 
-    model maps images to log-probabilities (N, classes); scheduler steps here only if its class steps every batch;
-    average, an AveragedModel, takes in the weights after each batch. Raises ValueError for wrong inputs, a nan loss.
+    model maps images to log-probabilities (N, classes). After every batch, scheduler sets the
+    learning rate, and average (an AveragedModel) takes in the weights, where they are given.
+    Raises ValueError for labels or outputs that can't be right, and for a loss of nan.
     """
     held = {weights for group in optimizer.param_groups for weights in group["params"]}
-    _require(held & set(model.parameters()), "optimizer holds none of the model's weights: give it model.parameters()")
+    require(held & set(model.parameters()), "optimizer holds none of this model's weights: give it model.parameters()")
     model.train()
     loss_sum = correct = samples = 0
     for images, labels in loader:
@@ -119,124 +394,348 @@ def train(model: nn.Module, device, loader, optimizer, scheduler=None, average=N
         optimizer.zero_grad()
         output = model(images)
         if samples == 0:
-            _check(labels, output)
+            check_batch(output, labels)
         loss = F.nll_loss(output, labels)
         loss.backward()
         optimizer.step()
-        if isinstance(scheduler, (OneCycleLR, CyclicLR)):
+        if scheduler is not None:
             scheduler.step()
         if average is not None:
             average.update_parameters(model)
-        # The sums stay on the device: with .item() here a GPU would wait for every batch.
-        loss_sum += loss.detach() * len(labels)
+        loss_sum += loss.detach().float() * len(labels)
         correct += (output.argmax(1) == labels).sum()
         samples += len(labels)
-    _require(samples > 0, "loader gave no batch: its dataset is empty")
-    _require(math.isfinite(loss_sum), "the loss became nan or infinite: lower the learning rate or look at the images")
-    return float(loss_sum) / samples, 100 * int(correct) / samples
+    return averages(loss_sum, correct, samples)
 
 
 @torch.no_grad()
 def test(model: nn.Module, device, loader) -> tuple[float, float]:
     """Return (loss, accuracy in %) of the model over all samples of the loader; nothing is learned."""
     model.eval()
-    batches = [(model(images.to(device)), labels.to(device)) for images, labels in loader]
-    _require(batches, "loader gave no batch: its dataset is empty")
-    output, labels = (torch.cat(parts) for parts in zip(*batches))
-    _check(labels, output)
-    loss, correct = F.nll_loss(output, labels), (output.argmax(1) == labels).sum()
-    _require(math.isfinite(loss), "the loss became nan or infinite: lower the learning rate or look at the images")
-    return float(loss), 100 * int(correct) / len(labels)
+    loss_sum = correct = samples = 0
+    for images, labels in loader:
+        images, labels = images.to(device), labels.to(device)
+        output = model(images)
+        if samples == 0:
+            check_batch(output, labels)
+        loss_sum += F.nll_loss(output, labels, reduction="sum").float()
+        correct += (output.argmax(1) == labels).sum()
+        samples += len(labels)
+    return averages(loss_sum, correct, samples)
 
 
-def _check(labels: torch.Tensor, output: torch.Tensor) -> None:
-    """Refuse labels and output that would run without an error and give a wrong result."""
-    _require(0 <= labels.min() and labels.max() < output.shape[1],
-             f"labels must lie in 0..{output.shape[1] - 1}, got {labels.min()}..{labels.max()}")
-    _require(not (output.detach().exp().sum(1) - 1).abs().max() > 0.01,  # nan passes here, and fails as a nan loss
-             "model must return log-probabilities: end its forward with F.log_softmax(x, dim=1)")
+class Progress:
+    """Shows a run while it goes on: a line of text, and in a notebook its curves, updated in place."""
+
+    def __init__(self, epochs: int, history: list[dict]):
+        # In a notebook, tqdm's own bars would store a widget or a trail: so its line is displayed.
+        self.in_notebook = hasattr(get_ipython(), "kernel")
+        resumed = f", resumed after epoch {len(history)}" if history else ""
+        look = "{n_fmt}/{total_fmt} epochs |{bar:20}| {elapsed}, {remaining} left{postfix}" + resumed
+        file = io.StringIO() if self.in_notebook else None
+        self.bar = tqdm(total=epochs, initial=len(history), bar_format=look, file=file, ascii=False)
+        self.displays = []
+        if history:
+            self.show(history)
+
+    def show(self, history: list[dict]) -> None:
+        """Bring line and curves up to the history's last epoch."""
+        last = history[-1]
+        self.bar.set_postfix_str(
+            f"loss {last['train_loss']:.4f} in training, {last['test_loss']:.4f} in test; "
+            f"test accuracy {last['test_accuracy']:.2f}%",
+            refresh=False,
+        )
+        self.bar.n = len(history)
+        self.bar.refresh()
+        if self.in_notebook:
+            figure = plot_progress(pd.DataFrame(history), self.bar.total)
+            contents = [{"text/plain": str(self.bar)}, figure]
+            if not self.displays:
+                self.displays = [
+                    display.display(each, display_id=True, raw=isinstance(each, dict)) for each in contents
+                ]
+            for shown, each in zip(self.displays, contents):
+                shown.update(each, raw=isinstance(each, dict))
 
 
-def fit(model: nn.Module, device, train_loader, test_loader, optimizer, scheduler=None, epochs: int = 20,
-        average=None, checkpoint=None) -> pd.DataFrame:
-    """Train for some epochs, testing after each; return the history, a DataFrame with one row an epoch.
+def plot_progress(history: pd.DataFrame, epochs: int) -> plt.Figure:
+    """Loss and accuracy by epoch, of a run that has come so far."""
+    figure, panels = plt.subplots(1, 2, figsize=(5.4, 2), layout="constrained")
+    for axes, name in zip(panels, ("loss", "accuracy")):
+        axes.plot(history["epoch"], history[f"train_{name}"], "C3o-", markersize=3, label="training")
+        axes.plot(history["epoch"], history[f"test_{name}"], "C0s-", markersize=3, label="test")
+        axes.set(xlim=(0.5, epochs + 0.5), xlabel="epoch")
+    panels[0].set(ylabel="loss (nats)", yscale="log")
+    panels[1].set(ylabel="accuracy (%)")
+    panels[1].legend()
+    plt.close(figure)  # it is displayed by hand
+    return figure
 
-    Columns: epoch, lr (at the epoch's start), train_loss, train_accuracy, test_loss, test_accuracy, seconds (of
-    training only). With average, an AveragedModel, the test columns are the average's. Every epoch is saved in the
-    file checkpoint; the same call, with everything built anew from the same seed, goes on from there. Raises
-    ValueError if that file is damaged or another run's.
+
+COUNTERS = set("""optimizer last_epoch _step_count _last_lr best num_bad_epochs cooldown_counter T_cur T_i
+    _is_initial _get_lr_called_within_step""".split())  # fmt: skip
+LIBRARIES = {"torch", "torchvision", *sys.stdlib_module_names}
+
+
+def describe(thing, inside=()) -> str:
+    """Text that is equal for things made of equal parts: values by repr, code by what it does and holds.
+
+    Of a network, layers and code count, not the weights; of a schedule, not how far it has come. Raises
+    TypeError for what can't be told from another of its kind, such as an open file.
     """
-    _require(isinstance(epochs, int) and epochs > 0, f"epochs must be a whole number of at least 1, got {epochs!r}")
-    _require(scheduler is None or scheduler.optimizer is optimizer, "scheduler was made for another optimizer")
-    _require(average is None or average.use_buffers or not list(model.buffers()),
-             "average needs use_buffers=True: without it BatchNorm's statistics are not averaged")
+    if any(thing is each for each in inside):
+        return "itself"  # a loop, such as a method that names its class
+    if isinstance(thing, np.generic):
+        return repr(thing.item())
+    if isinstance(thing, torch.Tensor):
+        bits = thing.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+        return f"{thing.dtype} {tuple(thing.shape)} {zlib.crc32(bits):08x}"
+    parts = _parts_of(thing)
+    if parts is None:
+        if " at 0x" in repr(thing):
+            raise TypeError(f"{thing!r} can't be told from another of its kind")
+        return repr(thing)
+    return f"{type(thing).__name__}({', '.join(describe(part, (*inside, thing)) for part in parts)})"
+
+
+def _parts_of(thing) -> list | tuple | None:
+    """What a thing is made of, as describe wants to know it; None for a plain value."""
+    library = str(getattr(thing, "__module__", "")).split(".")[0] in LIBRARIES
+    if isinstance(thing, (list, tuple)):
+        return thing
+    if isinstance(thing, dict):
+        return [*thing, *thing.values()]
+    if isinstance(thing, torch.Generator):
+        return [thing.initial_seed()]
+    if isinstance(thing, functools.partial):
+        return [thing.func, thing.args, thing.keywords]
+    if isinstance(thing, types.MethodType):
+        return [thing.__func__, thing.__self__]
+    if isinstance(thing, types.CodeType):
+        return [thing.co_code, thing.co_consts, thing.co_names]
+    if isinstance(thing, types.FunctionType) and not library:
+        held = [cell.cell_contents for cell in thing.__closure__ or ()]
+        named = [thing.__globals__.get(name) for name in thing.__code__.co_names]
+        from_outside = [value for value in named if isinstance(value, (int, float, str))]
+        return [thing.__code__, thing.__defaults__, thing.__kwdefaults__, held, from_outside]
+    if isinstance(thing, type) and not library:
+        methods = [value for value in vars(thing).values() if isinstance(value, types.FunctionType)]
+        return [thing.__qualname__, *methods, *thing.__bases__]
+    if isinstance(thing, (type, types.FunctionType, types.BuiltinFunctionType)):
+        return [thing.__module__, thing.__qualname__]
+    if isinstance(thing, nn.Module):
+        sizes = [(name, p.shape, p.dtype, p.requires_grad) for name, p in thing.named_parameters()]
+        own = {name: value for name, value in vars(thing).items() if not name.startswith(("_", "training"))}
+        return [type(thing), own, sizes, *thing.children()]
+    if hasattr(thing, "__dict__"):
+        skipped = COUNTERS if isinstance(thing, LRScheduler) else ()
+        return [type(thing), {name: value for name, value in vars(thing).items() if name not in skipped}]
+    return None
+
+
+def load_file(path) -> dict:
+    """Read a file of torch.save, running none of what it holds as code."""
+    require(Path(path).exists(), f"{path} is missing")
+    try:
+        with zipfile.ZipFile(path) as file:
+            require(not file.testzip(), "")  # torch.load itself passes over flipped bits
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is damaged, or no file of torch.save: make it anew") from error
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"{path} holds more than tensors and plain values, so it isn't read: code in "
+                         "it would run. Save a state_dict") from error  # fmt: skip
+
+
+def plain(thing):
+    """The same nested lists and dicts, with numpy's numbers as Python's: load_file reads them."""
+    if isinstance(thing, dict):
+        return {name: plain(value) for name, value in thing.items()}
+    if isinstance(thing, (list, tuple)):
+        return type(thing)(plain(value) for value in thing)
+    return thing.item() if isinstance(thing, np.generic) else thing
+
+
+class Checkpoint:
+    """The file of a run: after each epoch, all that the run needs to go on from there. None: no file."""
+
+    def __init__(self, path, sums: dict[str, str], parts: list, generator=None):
+        self.path, self.sums, self.parts = path and Path(path), sums, parts
+        generators = [torch.default_generator, generator, *torch.cuda.default_generators]
+        self.random = [(each.get_state, each.set_state) for each in generators if each is not None]
+        if torch.backends.mps.is_available():
+            self.random.append((torch.mps.get_rng_state, torch.mps.set_rng_state))
+        exists = path is None or self.path.parent.is_dir()
+        require(exists, f"the folder of the checkpoint {path} does not exist: make it first")
+
+    def load(self, epochs: int) -> list[dict]:
+        """Bring all parts to where the file left them; return the history, empty where no file is."""
+        if self.path is None or not self.path.exists():
+            return []
+        saved = load_file(self.path)
+        is_run = isinstance(saved, dict) and "sums" in saved
+        require(is_run, f"{self.path} is no checkpoint of fit: give this run another file")
+        differ = [name for name, value in self.sums.items() if saved["sums"].get(name) != value]
+        if len(saved["history"]) > epochs:
+            differ.append(f"number of epochs, {len(saved['history'])}")
+        require(not differ, f"{self.path} is of another run, with another {' and another '.join(differ)}: "
+                            "give this run another file, or delete that one to start anew")  # fmt: skip
+        for part, state in zip(self.parts, saved["states"]):
+            part.load_state_dict(state)
+        for (_, set_state), state in zip(self.random, saved["random"]):
+            set_state(state)
+        return saved["history"]
+
+    def save(self, history: list[dict]) -> None:
+        """Write the file, in such a way that it is whole at any moment."""
+        if self.path is not None:
+            states = [plain(part.state_dict()) for part in self.parts]
+            random = [get_state() for get_state, _ in self.random]
+            saved = {"sums": self.sums, "history": history, "states": states, "random": random}
+            torch.save(saved, f"{self.path}.{os.getpid()}")
+            os.replace(f"{self.path}.{os.getpid()}", self.path)
+
+
+def fingerprint(
+    model, device, loader, test_loader, optimizer, scheduler=None, average=None, step_every="epoch"
+) -> dict[str, str]:
+    """A checksum for each part of what makes a run; the weights that it starts from don't count.
+
+    Data count whole, with all that a dataset or a loader holds. What can't be told by its parts gets a
+    text that never comes again, so that such a run is never resumed.
+    """
+    changing = ("params", "lr", "momentum", "betas")  # which a schedule changes
+    groups = [{name: group[name] for name in group if name not in changing} for group in optimizer.param_groups]
+    rates = [group.get("initial_lr", group["lr"]) for group in optimizer.param_groups]
+    held = ("generator", "epoch", "_iterator")  # of a loader, what changes as it goes
+    loaders = [
+        {name: value for name, value in vars(each).items() if name not in held} for each in (loader, test_loader)
+    ]
+    parts = {"network": model, "device": str(torch.device(device)), "training data or loader": loaders[0],
+             "test data or loader": loaders[1], "optimizer": [type(optimizer), optimizer.defaults, groups, rates],
+             "schedule": [scheduler, step_every], "average": average,
+             "seed": [torch.initial_seed(), getattr(loader, "generator", None)]}  # fmt: skip
+    sums = {}
+    for name, part in parts.items():
+        try:
+            sums[name] = f"{zlib.crc32(describe(part).encode()):08x}"
+        except TypeError as error:
+            sums[name] = f"{error} ({time.time_ns()})"
+    return sums
+
+
+def check_schedule(scheduler, optimizer, step_every: str, batches: int, epochs: int) -> None:
+    """Refuse a schedule that would not fit the run."""
+    require(step_every in ("batch", "epoch"), f'step_every must be "batch" or "epoch", got {step_every!r}')
+    require(scheduler is None or scheduler.optimizer is optimizer, "scheduler was made for another optimizer")
+    by_epoch = step_every == "epoch"
+    require(not (by_epoch and isinstance(scheduler, CyclicLR)), 'CyclicLR needs step_every="batch"')
+    steps = epochs if by_epoch else epochs * batches
+    for each in getattr(scheduler, "_schedulers", [scheduler]):  # SequentialLR holds several
+        made_for = getattr(each, "total_steps", None) or getattr(each, "T_max", None) or steps
+        fits = made_for == steps if scheduler is each and isinstance(each, OneCycleLR) else made_for <= steps
+        require(fits, f"{type(each).__name__} was made for {made_for} steps; this run makes {steps}, "
+                      f"one after every {step_every}")  # fmt: skip
+
+
+def fit(
+    model: nn.Module, device, train_loader, test_loader, optimizer, scheduler=None, epochs: int = 20,
+    average=None, checkpoint=None, step_every: str = "epoch",
+) -> pd.DataFrame:  # fmt: skip
+    """Train for some epochs, testing after each; return the history, a DataFrame of one row an epoch.
+
+    Columns: epoch, lr (at the epoch's start), train_loss, train_accuracy, test_loss, test_accuracy,
+    seconds (of training only). scheduler steps after every "batch" or "epoch". With average, an
+    AveragedModel, the test columns are the average's. Every epoch is saved in the file checkpoint;
+    the same call goes on from there, to more epochs too where the schedule allows it. Raises
+    ValueError for settings that don't fit, and for a file that is damaged or another run's.
+    """
+    is_count = isinstance(epochs, numbers.Integral) and epochs > 0
+    require(is_count, f"epochs must be a whole number of at least 1, got {epochs!r}")
+    check_schedule(scheduler, optimizer, step_every, len(train_loader), epochs)
+    whole = average is None or average.use_buffers or not list(model.buffers())
+    require(whole, "average needs use_buffers=True: without it BatchNorm's statistics are not averaged")
     parts = [part for part in (model, optimizer, scheduler, average) if part is not None]
-    generators = [g for g in (torch.default_generator, train_loader.generator, *torch.cuda.default_generators) if g]
-    run = checkpoint and fingerprint(model, device, train_loader, test_loader, optimizer, scheduler, epochs, average)
-    history = _resume(checkpoint, run, parts, generators) if checkpoint and os.path.exists(checkpoint) else []
+    run = (model, device, train_loader, test_loader, optimizer, scheduler, average, step_every)
+    saved = Checkpoint(checkpoint, fingerprint(*run) if checkpoint else {}, parts, train_loader.generator)
+    history = saved.load(epochs)
     train_loader.epoch = len(history)
-    resumed = f", resumed after epoch {len(history)}" if history else ""
-    # In a notebook the bar is a line of text, updated in place: tqdm's own bars store a widget or a trail.
-    in_notebook = hasattr(get_ipython(), "kernel")
-    with tqdm(total=epochs, initial=len(history), file=io.StringIO() if in_notebook else None, ascii=False,
-              bar_format="{n_fmt}/{total_fmt} epochs |{bar:20}| {elapsed}, {remaining} left{postfix}" + resumed) as bar:
-        line = display.display({"text/plain": str(bar)}, raw=True, display_id=True) if in_notebook else None
-        for epoch in range(len(history) + 1, epochs + 1):
-            lr, start = optimizer.param_groups[0]["lr"], time.perf_counter()
-            train_loss, train_accuracy = train(model, device, train_loader, optimizer, scheduler, average)
-            seconds = time.perf_counter() - start
-            test_loss, test_accuracy = test(model if average is None else average, device, test_loader)
-            if isinstance(scheduler, ReduceLROnPlateau):
-                scheduler.step(test_loss)
-            elif scheduler is not None and not isinstance(scheduler, (OneCycleLR, CyclicLR)):
-                scheduler.step()
-            history.append({"epoch": epoch, "lr": lr, "train_loss": train_loss, "train_accuracy": train_accuracy,
-                            "test_loss": test_loss, "test_accuracy": test_accuracy, "seconds": seconds})
-            if checkpoint:
-                saved = {"run": run, "history": history, "states": [part.state_dict() for part in parts],
-                         "random": [generator.get_state() for generator in generators]}
-                torch.save(saved, f"{checkpoint}.{os.getpid()}")
-                os.replace(f"{checkpoint}.{os.getpid()}", checkpoint)  # so the file is whole at any moment
-            bar.set_postfix_str(f"loss {train_loss:.4f} in training, {test_loss:.4f} in test; "
-                                f"test accuracy {test_accuracy:.2f}%", refresh=False)
-            bar.update()
-            if in_notebook:
-                line.update({"text/plain": str(bar)}, raw=True)
+    progress = Progress(epochs, history)
+    for epoch in range(len(history) + 1, epochs + 1):
+        lr, start = float(optimizer.param_groups[0]["lr"]), time.perf_counter()
+        by_batch = scheduler if step_every == "batch" else None
+        train_loss, train_accuracy = train(model, device, train_loader, optimizer, by_batch, average)
+        seconds = time.perf_counter() - start
+        test_loss, test_accuracy = test(average or model, device, test_loader)
+        if isinstance(scheduler, ReduceLROnPlateau):
+            scheduler.step(test_loss if scheduler.mode == "min" else test_accuracy)
+        elif scheduler is not None and step_every == "epoch":
+            scheduler.step()
+        history.append({"epoch": epoch, "lr": lr, "train_loss": train_loss, "train_accuracy": train_accuracy,
+                        "test_loss": test_loss, "test_accuracy": test_accuracy, "seconds": seconds})  # fmt: skip
+        saved.save(history)
+        progress.show(history)
     return pd.DataFrame(history)
 
 
-def fingerprint(model, device, loader, test_loader, optimizer, scheduler=None, epochs=20, average=None) -> str:
-    """A checksum of what makes a run; of functions the names count, of data without tensors only the length."""
-    data = [getattr(each.dataset, "tensors", ()) for each in (loader, test_loader)]
-    sums = [zlib.crc32(tensor.cpu().numpy().tobytes()) for tensor in (*model.state_dict().values(), *data[0], *data[1])]
-    settings = [model, device, {**vars(loader), "dataset": len(loader.dataset), "epoch": 0}, len(test_loader.dataset),
-                optimizer, type(scheduler), scheduler and scheduler.state_dict(), epochs, sums, torch.initial_seed(),
-                loader.generator and loader.generator.initial_seed(), average and vars(average)]
-    with contextlib.suppress(Exception):  # some networks can't be traced; then the layers must do
-        settings.append(torch.fx.symbolic_trace(model).code)
-    return f"{zlib.crc32(re.sub(' at 0x[0-9A-Fa-f]+', '', repr(settings)).encode()):08x}"  # without addresses in memory
+def plot_curves(history: pd.DataFrame, title="", target: float | None = 99.28) -> plt.Figure:
+    """Loss, accuracy and learning rate by epoch, from fit's history; target is a line across the accuracy."""
+    figure, panels = plt.subplots(3, 1, figsize=(5.4, 6), sharex=True, height_ratios=[3, 3, 1.3], layout="constrained")
+    rows, look = history.set_index("epoch"), {"style": ["C3o-", "C0s-"], "markersize": 4}
+    rows.filter(like="loss").plot(ax=panels[0], ylabel="loss (nats, log scale)", logy=True, title=title, **look)
+    rows.filter(like="accuracy").plot(ax=panels[1], ylabel="accuracy (%)", **look)
+    rows["lr"].plot(ax=panels[2], ylabel="learning rate", logy=True, style="C2", ds="steps-mid")
+    low = min(99, target or 99, rows.filter(like="accuracy").iloc[-1].min()) - 1  # the first epochs are out of sight
+    panels[1].set_ylim(low, 100.1)
+    panels[2].set_xlim(0.5, len(rows) + 0.5)
+    panels[2].xaxis.set_major_locator(plt.MaxNLocator(integer=True))
+    if target is not None:
+        panels[1].axhline(target, color="C4", linewidth=1)
+        panels[1].text(len(rows) + 0.4, target, f"{target}%", ha="right", va="bottom")
+    for axes in panels[[0, 2]]:
+        axes.yaxis.set(major_locator=plt.LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}", minor_formatter="")
+    return figure
 
 
-def _resume(path, run: str, parts: list, generators: list) -> list[dict]:
-    """Bring all parts of a run to where its checkpoint left them; return the history so far."""
-    saved = _load(path)
-    _require(isinstance(saved, dict) and saved.get("run") == run,
-             f"{path} is of another run, with other data, weights, recipe, seed or epochs: delete it to start anew")
-    for part, state in zip(parts, saved["states"]):
-        part.load_state_dict(state)
-    for generator, state in zip(generators, saved["random"]):
-        generator.set_state(state)
-    return saved["history"]
+def effective_receptive_field(model: nn.Module, images: torch.Tensor, layer: str) -> torch.Tensor:
+    """How much each pixel moves the central output of a layer: mean size of the gradient, (height, width).
+
+    images (N, channels, height, width); a layer's output is the sum of its channels. After Luo et al.,
+    Understanding the Effective Receptive Field in Deep Convolutional Neural Networks, 2016.
+    """
+    model, outputs = copy.deepcopy(model).eval(), []
+    model.get_submodule(layer).register_forward_hook(lambda module, inputs, output: outputs.append(output))
+    images = images.clone().requires_grad_()
+    model(images)
+    height, width = outputs[-1].shape[2:]
+    middle = outputs[-1][:, :, height // 2, width // 2].sum()
+    (gradient,) = torch.autograd.grad(middle, images)
+    return gradient.abs().mean((0, 1)).cpu()
 
 
-def _load(path) -> dict:
-    """Read a file of torch.save, running none of what it holds as code."""
-    try:
-        with zipfile.ZipFile(path) as file:
-            _require(not file.testzip(), "a checksum is wrong")  # torch.load itself passes over flipped bits
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ValueError(f"{path} is missing, damaged, or not written by these helpers: make it anew") from error
+def plot_mistakes(images, labels, log_probabilities, count=20) -> plt.Figure:
+    """The wrong answers given with most confidence: label, answer, and the answer's probability in %."""
+    confidence, answers = log_probabilities.cpu().exp().max(1)
+    labels = labels.cpu()
+    wrong = (answers != labels).nonzero().flatten()
+    require(len(wrong), "there is no mistake to show: all answers equal their labels")
+    worst = wrong[confidence[wrong].argsort(descending=True)][:count]
+    titles = [f"{labels[i]} → {answers[i]}\n{100 * confidence[i]:.0f}%" for i in worst]
+    return plot_digits(images[worst.to(images.device)], titles)
+
+
+def plot_confusion(labels, answers, title="") -> plt.Figure:
+    """Counts of the answers (columns) given to each label (rows, 0 to 9), both (N,); colour marks mistakes."""
+    counts = torch.bincount(labels.cpu() * 10 + answers.cpu(), minlength=100).reshape(10, 10)
+    mistakes = counts.clone().fill_diagonal_(0)
+    figure, axes = plt.subplots(figsize=(5.4, 5), layout="constrained")
+    axes.imshow(mistakes, cmap="Blues", vmax=2 * max(1, mistakes.max()))  # the lighter half: black is legible on it
+    for (row, column), count in np.ndenumerate(counts.numpy()):
+        axes.text(column, row, count or "·", ha="center", va="center")
+    axes.set(xlabel="answer", ylabel="label", xticks=range(10), yticks=range(10), title=title)
+    return figure
 
 
 def save_model(model: nn.Module, path) -> None:
@@ -246,167 +745,5 @@ def save_model(model: nn.Module, path) -> None:
 
 def load_model(model: nn.Module, path, device="cpu") -> nn.Module:
     """Read weights from path into a model of the same class; return it on the device, in eval mode."""
-    model.load_state_dict(_load(path))
+    model.load_state_dict(load_file(path))
     return model.to(device).eval()
-
-
-# ---------------------------------------------------------------- receptive field
-# Layers by what they do to a map: modules, functions and methods in one spelling, lower case without underscores.
-# Windows slide, and the functions take these arguments; the next see the whole map, where one position is left.
-WINDOWS = {"conv2d": "input weight bias stride padding dilation", "avgpool2d": "input kernel_size stride padding",
-           "maxpool2d": "input kernel_size stride padding dilation"}
-WHOLE_MAP = set("flatten view reshape mean adaptiveavgpool2d adaptivemaxpool2d".split())
-POINTWISE = set("""add sub mul truediv neg abs clamp contiguous cat identity batchnorm batchnorm2d dropout dropout2d
-    relu relu6 leakyrelu prelu elu gelu silu sigmoid tanh hardswish hardsigmoid hardtanh softplus mish""".split())
-
-
-def _window(node, module) -> list[np.ndarray]:
-    """Kernel size, stride, padding (top, left) and dilation of a node, each a pair; 1, 1, 0, 1 if pointwise."""
-    kind = getattr(type(module) if module else node.target, "__name__", node.target).replace("_", "").lower()
-    largest = np.max([source.meta["size"] for source in node.all_input_nodes], axis=0)
-    same_size, one_position = np.array_equal(node.meta["size"], largest), np.all(node.meta["size"] == 1)
-    given = {"stride": 1}
-    if kind in WINDOWS:
-        given = vars(module) if module else dict(zip(WINDOWS[kind].split(), node.args), **node.kwargs)
-        kernel = given["weight"].meta["shape"][2:] if "weight" in given else given["kernel_size"]
-    elif kind in POINTWISE and same_size and getattr(module, "track_running_stats", True):
-        kernel = 1
-    elif one_position and (same_size or kind in WHOLE_MAP):
-        kernel = largest  # the whole map in one window
-    else:
-        raise ValueError(f"receptive_field does not understand layer {node.name!r} ({kind})")
-    stride = given.get("stride") or (1 if kind == "conv2d" else kernel)  # pooling steps by its kernel
-    kernel, dilation, padding = np.broadcast_to(kernel, 2), given.get("dilation", 1), given.get("padding", 0)
-    padding = {"valid": 0, "same": (kernel - 1) * dilation // 2}[padding] if isinstance(padding, str) else padding
-    return [np.broadcast_to(value, 2) for value in (kernel, stride, padding, dilation)]
-
-
-def receptive_field(model: nn.Module, input_size=(1, 28, 28)) -> pd.DataFrame:
-    """Receptive field after every layer that changes geometry, in the order of the calls.
-
-    For kernel k, dilation d, stride s, field r and jump j (input pixels between neighbouring outputs):
-    r += (k - 1) * d * j, then j *= s (Araujo, Norris and Sim, Computing Receptive Fields of Convolutional Neural
-    Networks, Distill 2019). Where branches meet, the field holds them all, in a row of its own if it is not the last
-    row's. Padding counts as seen. Values are ints where height and width agree, else pairs. Raises ValueError, naming
-    the layer, for what it does not understand.
-    """
-    _require(len(input_size) == 3, f"input_size must be (channels, height, width), got {input_size}")
-    traced = torch.fx.symbolic_trace(copy.deepcopy(model).cpu().float().eval())
-    ShapeProp(traced).propagate(torch.zeros(1, *input_size))  # fills in meta["tensor_meta"]
-    seen, rows = {}, []  # node -> (jump, first and last pixel that its first output sees), each a pair
-    for node in traced.graph.nodes:
-        node.meta["shape"] = getattr(node.meta.get("tensor_meta"), "shape", ())  # () for what is no tensor
-        node.meta["size"] = np.broadcast_to(node.meta["shape"][2:4] or 1, 2)  # a flat (N, features) is one position
-        if node.op == "placeholder":
-            seen[node] = np.array([[1, 1], [0, 0], [0, 0]])
-        sources = [seen[source] for source in node.all_input_nodes if source in seen]
-        if node.op == "output" or not sources or "tensor_meta" not in node.meta:
-            continue  # a parameter, or a number such as x.size(0)
-        module = traced.get_submodule(node.target) if node.op == "call_module" else None
-        kernel, stride, padding, dilation = _window(node, module)
-        if node.meta["shape"][:1] != (1,):
-            break  # a view that cuts one image into several rows, where input_size does not fit the model
-        jumps, firsts, lasts = np.stack(sources, axis=1)
-        _require(np.all(jumps == jumps[0]), f"branches with different jumps meet in {node.name!r}: {jumps.tolist()}")
-        first = firsts.min(0) - padding * jumps[0]
-        last = lasts.max(0) + ((kernel - 1) * dilation - padding) * jumps[0]
-        seen[node] = jumps[0] * stride, first, last
-        pairs = kernel, stride, padding, node.meta["size"], jumps[0] * stride, last - first + 1
-        shown = [int(pair[0]) if pair[0] == pair[1] else tuple(pair.tolist()) for pair in pairs]
-        if np.any([kernel > 1, stride > 1, padding > 0]) or (len(sources) > 1 and rows and shown[-1] != rows[-1][-1]):
-            rows.append([node.target if module else node.name, *shown])
-    return pd.DataFrame(rows, columns="layer kernel stride padding output_size jump receptive_field".split())
-
-
-def measured_receptive_field(model: nn.Module, input_size=(1, 28, 28), layer=None) -> tuple[int, int]:
-    """(height, width) of the input pixels that can change one central output of a layer (default: the last).
-
-    They are the pixels where that output's gradient is not zero, in a copy with random positive weights. A maximum's
-    gradient reaches one pixel only: so the image brightens towards one corner, then towards the opposite one, and the
-    maximum moves from corner to corner of its window. Clipped to the image: a large field needs a large one.
-    """
-    _require(len(input_size) == 3, f"input_size must be (channels, height, width), got {input_size}")
-    traced = torch.fx.symbolic_trace(copy.deepcopy(model).cpu().eval()).double()
-    *nodes, output = [node for node in traced.graph.nodes if node.op.startswith(("call_", "output"))]
-    chosen = [node for node in nodes if layer in (None, node.name, node.target)]
-    _require(chosen, f"the model has no layer {layer!r}, only {[node.name for node in nodes]}")
-    output.args = (chosen[-1],)  # of several calls of a layer, the last
-    traced.apply(lambda module: module.reset_running_stats() if isinstance(module, nn.BatchNorm2d) else None)
-    for name, values in traced.named_parameters():
-        scale = 0 if name.endswith("bias") else 0.3 / math.prod(values.shape[1:])
-        values.data = scale * (torch.rand_like(values) + 0.5)
-    probe = torch.zeros(1, *input_size, dtype=torch.float64, requires_grad=True)
-    ramp = torch.outer(*(torch.linspace(0.5, 1, length).double() for length in input_size[1:]))
-    for image in (ramp, ramp.flip(0, 1), ramp**100, ramp.flip(0, 1)**100):  # steep too, to outweigh padding
-        result = torch.fx.Interpreter(traced).run(image + probe)
-        _require(len(result) == 1, f"layer {chosen[-1].name!r} does not give one row for one image")
-        centre = result[:, :, result.shape[2] // 2, result.shape[3] // 2] if result.ndim == 4 else result
-        (centre * torch.rand_like(centre)).sum().backward()
-    rows, columns = probe.grad.sum((0, 1)).nonzero(as_tuple=True)
-    return int(rows.max() - rows.min()) + 1, int(columns.max() - columns.min()) + 1
-
-
-# ---------------------------------------------------------------- figures, in the colours C0 to C4 of the style in use
-def plot_curves(history: pd.DataFrame, title="", target=99.28) -> plt.Figure:
-    """Loss, accuracy and learning rate by epoch, from fit's history; target is a line across the accuracy."""
-    figure, panels = plt.subplots(3, 1, figsize=(7, 7), sharex=True, height_ratios=[3, 3, 1.3])
-    rows = history.set_index("epoch")
-    low = min(99, target, rows.filter(like="accuracy").iloc[-1].min()) - 1  # the first epochs are out of sight
-    look = {"style": ["C3o-", "C0s-"], "markersize": 4}
-    rows.filter(like="loss").plot(ax=panels[0], ylabel="loss (nats, log scale)", logy=True, title=title, **look)
-    rows.filter(like="accuracy").plot(ax=panels[1], ylabel="accuracy (%)", ylim=(low, 100.1), **look)
-    rows["lr"].plot(ax=panels[2], ylabel="learning rate", logy=True, style="C2", ds="steps-mid", xticks=rows.index)
-    panels[1].axhline(target, color="C4", linewidth=1)
-    panels[1].text(rows.index.to_numpy().mean(), target, f"the brief: {target}%", ha="center", va="bottom")
-    for axes in panels[[0, 2]]:
-        axes.yaxis.set(major_locator=plt.LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}", minor_formatter="")
-    return figure
-
-
-def plot_digits(images: torch.Tensor, titles=None, columns=10) -> plt.Figure:
-    """A grid of digits, images (N, 1, 28, 28) or (N, 28, 28), each under its title."""
-    _require(len(images), "images holds no digit to show")
-    rows = math.ceil(len(images) / columns)
-    figure, grid = plt.subplots(rows, columns, figsize=(7, rows * (7 / columns + 0.35 * (titles is not None))),
-                                squeeze=False, subplot_kw={"xticks": [], "yticks": [], "frame_on": False})
-    for axes, image, title in zip(grid.flat, images, titles or [""] * len(images)):
-        axes.imshow(image.reshape(28, 28).cpu(), cmap="gray_r")
-        axes.set_title(title, fontsize=9, loc="center")
-    return figure
-
-
-def plot_mistakes(images, labels, log_probabilities, count=20) -> plt.Figure:
-    """The wrong answers given with most confidence: label, answer, and the answer's probability in %."""
-    confidence, answers = log_probabilities.exp().max(1)
-    wrong = (answers != labels).nonzero().flatten()
-    worst = wrong[confidence[wrong].argsort(descending=True)][:count]
-    return plot_digits(images[worst], [f"{labels[i]} → {answers[i]}\n{100 * confidence[i]:.0f}%" for i in worst])
-
-
-def plot_confusion(labels, answers, title="") -> plt.Figure:
-    """Counts of the answers (columns) given to each label (rows, 0 to 9), both (N,); colour marks the mistakes."""
-    counts = torch.bincount(labels.cpu() * 10 + answers.cpu(), minlength=100).reshape(10, 10)
-    mistakes = counts.clone().fill_diagonal_(0)
-    figure, axes = plt.subplots(figsize=(5.2, 4.8))
-    axes.imshow(mistakes, cmap="Blues", vmax=2 * mistakes.max())  # the lighter half: black is legible on it
-    for (row, column), count in np.ndenumerate(counts.numpy()):
-        axes.text(column, row, count or "·", ha="center", va="center")
-    axes.set(xlabel="answer", ylabel="label", xticks=range(10), yticks=range(10), title=title)
-    return figure
-
-
-def plot_receptive_field(table: pd.DataFrame, image: torch.Tensor, title="") -> plt.Figure:
-    """Each layer's field, from receptive_field's table, as a frame around the centre of a digit."""
-    figure, axes = plt.subplots(figsize=(7, 5.4))
-    axes.imshow(image.reshape(28, 28).cpu(), cmap="gray_r", extent=(0, 28, 28, 0), alpha=0.5)
-    axes.plot([0, 28, 28, 0, 0], [0, 0, 28, 28, 0], "C4:")
-    axes.text(0, 28.3, "the image, 28×28", color="C4", va="top")
-    places = np.linspace(0, 1, len(table))  # along the colour map, and of the names up the right side
-    for layer, field, place in zip(table["layer"], table["receptive_field"], places):
-        corner, colour = 14 - field / 2, plt.get_cmap("viridis")(0.75 * place)
-        axes.add_patch(plt.Rectangle((corner, corner), field, field, fill=False, color=colour, linewidth=1.6))
-        axes.annotate(f"{layer}: {field}", (corner + field, corner), (1.04, 0.5 + place / 2), color=colour, va="center",
-                      textcoords="axes fraction", arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.8})
-    axes.autoscale_view()
-    axes.set(xlabel="input column (pixels)", ylabel="input row (pixels)", title=title)
-    return figure

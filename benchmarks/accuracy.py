@@ -7,10 +7,11 @@
 Recipes are the notebook's own. A run (recipe, split, seed, epochs) that the file already holds is skipped, so
 a study that was stopped goes on where it was. What each complete test run got wrong goes to mistakes.csv.
 """
+
 import argparse
+import contextlib
+import io
 import os
-import sys
-from pathlib import Path
 
 import joblib
 import pandas as pd
@@ -18,64 +19,74 @@ import torch
 from torch.utils.data import TensorDataset
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).parent))
-from walkthrough import CSV, MISTAKES, ROOT, RUN, load_definitions, read  # noqa: E402
+from recipes import RECIPES, run_recipe
+from results import ACCURACY, MISTAKES, ROOT, RUN, TARGET, append, read_runs
 
-from helpers import load_mnist  # noqa: E402
+from helpers import load_mnist
 
 VALIDATION = 5000  # the last images of the training set
-TARGET = 99.28  # the brief's accuracy, in %
 
 
 def split_data(split: str, train_set: TensorDataset, test_set: TensorDataset) -> tuple[TensorDataset, TensorDataset]:
     """(training set, set reported on): MNIST's own two, or the training set cut before its last 5,000."""
     if split == "test":
         return train_set, test_set
-    return (TensorDataset(*(part[:-VALIDATION] for part in train_set.tensors)),
-            TensorDataset(*(part[-VALIDATION:] for part in train_set.tensors)))
+    return (
+        TensorDataset(*(part[:-VALIDATION] for part in train_set.tensors)),
+        TensorDataset(*(part[-VALIDATION:] for part in train_set.tensors)),
+    )
 
 
 def count_parameters(model: torch.nn.Module) -> int:
     """All learned or fixed numbers of a model: parameters, and buffers other than BatchNorm's statistics."""
     statistics = ("running_mean", "running_var", "num_batches_tracked")
-    return (sum(p.numel() for p in model.parameters())
-            + sum(b.numel() for name, b in model.named_buffers() if not name.endswith(statistics)))
+    return sum(p.numel() for p in model.parameters()) + sum(
+        b.numel() for name, b in model.named_buffers() if not name.endswith(statistics)
+    )
 
 
 def run(recipe_name: str, split: str, seed: int, epochs: int, device: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Train one recipe with one seed, on one thread; return its history, and its mistakes, as rows for the files."""
     torch.set_num_threads(1)
-    walkthrough = load_definitions()
-    recipe = walkthrough["RECIPES"][recipe_name]
     train_set, report_set = split_data(split, *load_mnist(ROOT / "data", device))
-    model, history = walkthrough["run_recipe"](recipe, train_set, report_set, device, seed, epochs)
+    with contextlib.redirect_stderr(io.StringIO()):  # one bar for the study, none for each run, wherever it runs
+        model, history = run_recipe(RECIPES[recipe_name], train_set, report_set, device, seed, epochs)
     named = {"recipe": recipe_name, "split": split, "seed": seed, "epochs": epochs}
-    history = history.assign(**named, parameters=count_parameters(model), threads=1, torch=torch.__version__,
-                             device=device if device == "cpu" else torch.cuda.get_device_name())
+    history = history.assign(
+        **named,
+        parameters=count_parameters(model),
+        threads=1,
+        torch=torch.__version__,
+        device=device if device == "cpu" else torch.cuda.get_device_name(),
+    )
     images, labels = report_set.tensors
     with torch.no_grad():
         answers = torch.cat([model.eval()(batch).argmax(1) for batch in images.split(1000)])
     wrong = (answers != labels).nonzero().flatten().cpu()
     mistakes = pd.DataFrame({**named, "image": wrong, "label": labels.cpu()[wrong], "answer": answers.cpu()[wrong]})
-    order = [*RUN, "epoch", "parameters", "lr", "train_loss", "train_accuracy", "test_loss", "test_accuracy",
-             "seconds", "threads", "torch", "device"]
+    order = [
+        *RUN,
+        "epoch",
+        "parameters",
+        "lr",
+        "train_loss",
+        "train_accuracy",
+        "test_loss",
+        "test_accuracy",
+        "seconds",
+        "threads",
+        "torch",
+        "device",
+    ]
     return history[order], mistakes
-
-
-def append(rows: pd.DataFrame, path: Path) -> None:
-    """Add rows to a CSV file in one write."""
-    text = rows.to_csv(index=False, header=not path.exists(), float_format="%.6g")
-    with open(path, "a", encoding="utf-8", newline="") as file:
-        file.write(text)
 
 
 def study(runs: list[tuple], jobs: int) -> None:
     """Do the runs, several at a time, through whichever joblib backend is active; record each as it ends."""
-    os.environ["TQDM_DISABLE"] = "1"  # in the workers, which start now: one bar for the study, none for each run
     results = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(joblib.delayed(run)(*r) for r in runs)
     with tqdm(total=len(runs), unit="run") as bar:
         for history, mistakes in results:
-            append(history, CSV)
+            append(history, ACCURACY)
             if history["split"].iloc[0] == "test":
                 append(mistakes, MISTAKES)
             last = history.iloc[-1]
@@ -85,39 +96,55 @@ def study(runs: list[tuple], jobs: int) -> None:
 
 def table(rows: pd.DataFrame, recipes: list[str], split="test") -> str:
     """The Markdown table of these recipes' complete runs: mean ± standard deviation at the last epoch."""
-    lines = [f"| recipe | parameters | epochs | n | {split} accuracy, last epoch | worst seed | best seed "
-             f"| seeds' mean first ≥ {TARGET}% |", "|---|---|---|---|---|---|---|---|"]
+    lines = [
+        f"| recipe | parameters | epochs | n | {split} accuracy, last epoch | worst seed | best seed "
+        f"| seeds' mean first ≥ {TARGET}% |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     rows = rows[(rows["split"] == split) & rows["recipe"].isin(recipes)]
     for (_, name, epochs), runs in rows.groupby([rows["recipe"].map(recipes.index), "recipe", "epochs"]):
         last = runs.loc[runs["epoch"] == epochs, "test_accuracy"]
         means = runs.groupby("epoch")["test_accuracy"].mean()
         first = f"epoch {means[means >= TARGET].index[0]}" if (means >= TARGET).any() else "never"
         spread = f" ± {last.std():.2f}" if len(last) > 1 else ""
-        lines.append(f"| {name} | {runs['parameters'].iloc[0]:,} | {epochs} | {len(last)} "
-                     f"| {last.mean():.2f}{spread}% | {last.min():.2f}% | {last.max():.2f}% | {first} |")
+        lines.append(
+            f"| {name} | {runs['parameters'].iloc[0]:,} | {epochs} | {len(last)} "
+            f"| {last.mean():.2f}{spread}% | {last.min():.2f}% | {last.max():.2f}% | {first} |"
+        )
     return "\n".join(lines)
 
 
 def main() -> None:
-    recipes = load_definitions()["RECIPES"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipes", nargs="+", default=list(recipes), choices=list(recipes), metavar="NAME",
-                        help=f"default: all, {list(recipes)}")
+    parser.add_argument(
+        "--recipes",
+        nargs="+",
+        default=list(RECIPES),
+        choices=list(RECIPES),
+        metavar="NAME",
+        help=f"default: all, {list(RECIPES)}",
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3, 4, 5])
     parser.add_argument("--epochs", type=int, help="default: the recipe's own")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs side by side, one thread each")
-    parser.add_argument("--validation", action="store_true",
-                        help=f"hold the last {VALIDATION:,} training images out, and report on them")
+    parser.add_argument(
+        "--validation",
+        action="store_true",
+        help=f"hold the last {VALIDATION:,} training images out, and report on them",
+    )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--table", action="store_true", help="print the table of complete test runs, train nothing")
     options = parser.parse_args()
     split = "validation" if options.validation else "test"
     if not options.table:
-        wanted = [(name, split, seed, options.epochs or recipes[name].epochs)
-                  for seed in options.seeds for name in options.recipes]
-        done = set(read()[RUN].itertuples(index=False, name=None))
+        wanted = [
+            (name, split, seed, options.epochs or RECIPES[name].epochs)
+            for seed in options.seeds
+            for name in options.recipes
+        ]
+        done = set(read_runs()[RUN].itertuples(index=False, name=None))
         study([(*key, options.device) for key in wanted if key not in done], options.jobs)
-    print(table(read(), list(recipes), split))
+    print(table(read_runs(), list(RECIPES), split))
 
 
 if __name__ == "__main__":

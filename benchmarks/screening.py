@@ -1,42 +1,84 @@
-"""Try an idea for the final network on held-out training images; every run adds a row to benchmarks/screening.csv.
+"""Try ideas on held-out training images; every run adds a row to benchmarks/screening.csv.
 
-    python benchmarks/screening.py --seeds 1 2                                    the final recipe as it is
-    python benchmarks/screening.py --network "c:8 c:16:2:0 sh:4 p c:16 sh:3 p hd:3" --epochs 15 --peak_lr 0.05
-    python benchmarks/screening.py --table
+    python benchmarks/screening.py --seeds 1 2                                 the distortion, batches of 128, 20 epochs
+    python benchmarks/screening.py --network small --epochs 15 --peak_lr 0.05 --elastic 0.5 --seeds 1 2
+    python benchmarks/screening.py --table                                     train nothing
 
-The last 10,000 training images are held out, the network trains on the other 50,000. A network is written in words:
-c:16 (3x3 convolution to 16 channels, BatchNorm, activation), c:16:2:0 (with stride 2 and padding 0), r (a residual
-one), sh:4 (one convolution used four times, residual), d5 (residual: 5x5 for each channel apart, then 1x1), se:4
-(squeeze to 4 channels and excite), p (2x2 max pool), gap (global average), hd:3 (3x3 convolution to the ten digits).
+The network trains on the first 50,000 training images. The loss and accuracy recorded are those of the last epoch, on
+the 10,000 training images held out; the test images are never used. A run that the file already holds is skipped.
+
+A network goes by its name or is written in words: c:16 (convolution to 16 channels, BatchNorm, ReLU), c:16:2:0:5
+(with stride 2, padding 0 and a kernel of 5x5; without these numbers 1, 1 and 3), cp:16 (with a 2x2 max pool before
+the BatchNorm), r (a residual one), sh:4 (one convolution used four times, residual), p (2x2 max pool), gap (global
+average), hd:3 (3x3 convolution to the ten digits).
 """
+
 import argparse
+import contextlib
+import io
 import os
-import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import joblib
 import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import TensorDataset
 
-sys.path.insert(0, str(Path(__file__).parent))
-from accuracy import append  # noqa: E402
-from walkthrough import ROOT, load_definitions  # noqa: E402
+import recipes
+from results import ROOT, append
 
-from helpers import load_mnist  # noqa: E402
+from helpers import normalise, read_mnist
 
 CSV = ROOT / "benchmarks" / "screening.csv"
 HELD_OUT = 10_000
-IDEA = {"network": "c:8 c:16:2:0 r r p c:26 c:26:2:1 hd:3", "activation": "relu", "epochs": 20, "seed": 0, "batch_size": 64,
-        "optimizer": "sgd", "peak_lr": 0.1, "weight_decay": 2e-4, "warm_up_share": 0.3, "label_smoothing": 0.0,
-        "degrees": 15.0, "shift": 2.0, "scale": 0.1, "shear": 0.2, "elastic": 0.0, "distribution": "uniform",
-        "undistorted_epochs": 0, "average_share": 0.001, "other": "none"}
-ACTIVATIONS = {"relu": nn.ReLU, "silu": nn.SiLU, "gelu": nn.GELU, "hardswish": nn.Hardswish}
+NETWORKS = {"final": "c:8 c:16:2:0 r r p c:26 c:26:2:1 hd:3", "small": "c:8 c:16:2:0 sh:4 p c:16 sh:3 p hd:3"}
+IDEA = {
+    "network": "final",
+    "epochs": 20,
+    "batch_size": 128,
+    "peak_lr": 0.1,
+    "weight_decay": 5e-4,
+    "warm_up": 0.3,
+    "degrees": 10.0,
+    "scale": 0.1,
+    "shear": 0.15,
+    "shift": 1.5,
+    "elastic": 1.0,
+    "points": 5,
+    "undistorted_epochs": 2,
+    "average_least": 0.001,
+    "seed": 1,
+}
+
+
+@dataclass(frozen=True)
+class RandomDistortion(recipes.RandomAffine):
+    """A gentler affine change, and on top of it a smooth bend: every image as if drawn on a rubber sheet.
+
+    A few control points, points x points from edge to edge, are each pushed at random; what lies between them
+    follows smoothly. How far, is drawn for each image: a standard deviation between 0 and elastic pixels.
+    """
+
+    degrees: float = 10.0
+    shear: float = 0.15
+    shift: float = 1.5
+    elastic: float = 1.0
+    points: int = 5
+
+    def grid(self, images):
+        strength = self.elastic * torch.rand(len(images), 1, 1, device=images.device)
+        pushes = strength * torch.randn(len(images), 2, self.points**2, device=images.device)  # right and down
+        bend = (pushes @ self.spread(images)).view(-1, 2, *images.shape[2:])  # of every pixel
+        return super().grid(images) + 2 / images.shape[-1] * bend.movedim(1, -1)
+
+    def spread(self, images):
+        """How a push of each control point spreads over the image: (points**2, 28 * 28), by bicubic interpolation."""
+        pushes = torch.eye(self.points**2, device=images.device).view(1, -1, self.points, self.points)
+        return F.interpolate(pushes, images.shape[2:], mode="bicubic", align_corners=True).flatten(2)[0]
 
 
 class Residual(nn.Module):
@@ -50,109 +92,120 @@ class Residual(nn.Module):
         return x + self.block(x)
 
 
-class SqueezeExcite(nn.Module):
-    """Scale every channel by a number made from the means of all channels."""
-
-    def __init__(self, channels, hidden):
-        super().__init__()
-        self.squeeze, self.excite = nn.Conv2d(channels, hidden, 1), nn.Conv2d(hidden, channels, 1)
-
-    def forward(self, x):
-        return x * torch.sigmoid(self.excite(F.relu(self.squeeze(x.mean((2, 3), keepdim=True)))))
-
-
-def smooth_labels(output: torch.Tensor, share: float) -> torch.Tensor:
-    """Spread a share of every label over all classes: the loss's gradient changes as if the labels were smoothed."""
-    if share and output.requires_grad:
-        output.register_hook(lambda gradient: (1 - share) * gradient + share * gradient.mean(1, keepdim=True))
-    return output
-
-
-class Head(nn.Module):
+class Head(nn.Conv2d):
     """Convolution to the ten digits, and log-softmax."""
 
-    def __init__(self, channels, kernel, label_smoothing):
-        super().__init__()
-        self.conv, self.label_smoothing = nn.Conv2d(channels, 10, kernel), label_smoothing
-
     def forward(self, x):
-        return smooth_labels(F.log_softmax(self.conv(x).flatten(1), dim=1), self.label_smoothing)
+        return F.log_softmax(super().forward(x).flatten(1), dim=1)
 
 
-def build(words: str, activation: str, label_smoothing: float, shared_block) -> nn.Sequential:
+def convolution(inputs: int, outputs: int, stride=1, padding=1, kernel=3, pool=False) -> list:
+    """Convolution, BatchNorm, ReLU; with a max pool as the second where pool is true."""
+    return [
+        nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False),
+        *[nn.MaxPool2d(2)] * pool,
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(),
+    ]
+
+
+def build(words: str) -> nn.Sequential:
     """The network that the words describe."""
-    layers, channels, active = [], 1, ACTIVATIONS[activation]
-
-    def conv(outputs, kernel=3, **options):
-        return nn.Conv2d(channels, outputs, kernel, bias=False, **options), nn.BatchNorm2d(outputs)
-
+    layers, channels = [], 1
     for word in words.split():
         kind, *numbers = word.split(":")
         numbers = [int(number) for number in numbers]
-        if kind == "c":
-            stride, padding = numbers[1:] or (1, 1)
-            layers += [*conv(numbers[0], stride=stride, padding=padding), active()]
+        if kind in ("c", "cp"):
+            layers += convolution(channels, *numbers, pool=kind == "cp")
             channels = numbers[0]
         elif kind == "r":
-            layers.append(Residual(*conv(channels, padding=1), active()))
+            layers.append(Residual(*convolution(channels, channels)))
         elif kind == "sh":
-            layers.append(shared_block(channels, numbers[0]))
-        elif kind == "d5":
-            layers.append(Residual(*conv(channels, 5, padding=2, groups=channels), *conv(channels, 1), active()))
-        elif kind == "se":
-            layers.append(SqueezeExcite(channels, numbers[0]))
+            layers.append(recipes.SharedBlock(channels, numbers[0]))
         elif kind == "p":
             layers.append(nn.MaxPool2d(2))
         elif kind == "gap":
             layers.append(nn.AdaptiveAvgPool2d(1))
         elif kind == "hd":
-            layers.append(Head(channels, numbers[0], label_smoothing))
+            layers.append(Head(channels, 10, numbers[0]))
         else:
             raise ValueError(f"unknown word {word!r} in the network {words!r}")
-    return nn.Sequential(*layers).to(memory_format=torch.channels_last)
+    return nn.Sequential(*layers)
 
 
-def recipe_of(idea: dict, walkthrough: dict):
-    """The notebook's final recipe with the idea's changes."""
-    make = walkthrough["one_cycle"](idea["peak_lr"], idea["weight_decay"])
-    if idea["optimizer"] == "adamw":
-        make["optimizer"] = lambda parameters: torch.optim.AdamW(parameters, weight_decay=idea["weight_decay"])
-    make["scheduler"] = lambda optimizer, steps: torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, idea["peak_lr"], total_steps=steps, pct_start=idea["warm_up_share"])
-    move = partial(walkthrough["move_averages"], least=idea["average_share"])
-    augment = walkthrough["RandomAffine"](**{name: idea[name] for name in ("degrees", "shift", "scale", "shear")})
-    return replace(walkthrough["FINAL"], name="idea", batch_size=idea["batch_size"], epochs=idea["epochs"], augment=augment,
-                   average=lambda model: AveragedModel(model, multi_avg_fn=move, use_buffers=True),
-                   augment_share=1 - idea["undistorted_epochs"] / idea["epochs"], **make, network=lambda: build(
-                       idea["network"], idea["activation"], idea["label_smoothing"], walkthrough["SharedBlock"]))
+def distortion(idea: dict):
+    """The affine changes of an idea, with the elastic one if it has any."""
+    affine = {name: idea[name] for name in ("degrees", "scale", "shear", "shift")}
+    if idea["elastic"]:
+        return RandomDistortion(**affine, elastic=idea["elastic"], points=idea["points"])
+    return recipes.RandomAffine(**affine)
+
+
+def recipe_of(idea: dict) -> recipes.Recipe:
+    """The recipe that an idea describes."""
+    one_cycle = recipes.one_cycle(idea["peak_lr"], idea["weight_decay"])
+    one_cycle["scheduler"] = lambda optimizer, steps: OneCycleLR(
+        optimizer, idea["peak_lr"], total_steps=steps, pct_start=idea["warm_up"]
+    )
+    distorted_epochs = idea["epochs"] - idea["undistorted_epochs"]
+    return replace(
+        recipes.FINAL,
+        name="idea",
+        network=lambda: build(idea["network"]),
+        **one_cycle,
+        batch_size=idea["batch_size"],
+        epochs=idea["epochs"],
+        augment=distortion(idea),
+        augment_share=(distorted_epochs - 0.5) / idea["epochs"],  # it is rounded up to whole epochs
+        average=partial(recipes.MovingAverage, least=idea["average_least"]),
+    )
 
 
 def run(idea: dict) -> pd.DataFrame:
     """Train an idea on one thread; return its row of the table."""
     torch.set_num_threads(1)
-    if idea["elastic"] or idea["distribution"] != "uniform" or idea["other"] != "none":
-        raise ValueError("elastic, distribution and other name what was tried with earlier forms of this script only")
-    walkthrough = load_definitions()
-    train_set, _ = load_mnist(ROOT / "data")
-    parts = [TensorDataset(*(tensor[cut] for tensor in train_set.tensors))
-             for cut in (slice(-HELD_OUT), slice(-HELD_OUT, None))]
-    model, history = walkthrough["run_recipe"](recipe_of(idea, walkthrough), *parts, "cpu", idea["seed"])
-    return pd.DataFrame([{**idea, "parameters": sum(p.numel() for p in model.parameters()),
-                          "loss": round(history["test_loss"].iloc[-1], 5), "accuracy": history["test_accuracy"].iloc[-1],
-                          "best_accuracy": history["test_accuracy"].max()}])
+    images, labels = read_mnist(ROOT / "data")[:2]
+    training, held_out = (
+        TensorDataset(normalise(images[part]), labels[part]) for part in (slice(-HELD_OUT), slice(-HELD_OUT, None))
+    )
+    with contextlib.redirect_stderr(io.StringIO()):  # no bar for each run
+        model, history = recipes.run_recipe(recipe_of(idea), training, held_out, "cpu", idea["seed"])
+    return pd.DataFrame(
+        [
+            {
+                **idea,
+                "parameters": sum(p.numel() for p in model.parameters()),
+                "loss": round(history["test_loss"].iloc[-1], 5),
+                "accuracy": history["test_accuracy"].iloc[-1],
+                "accuracy_by_epoch": " ".join(f"{value:.2f}" for value in history["test_accuracy"]),
+            }
+        ]
+    )
 
 
-def table() -> str:
-    """The Markdown table of the runs in screening.csv: what differs from the first row, and what came of it."""
-    rows = pd.read_csv(CSV)
-    base, results = rows.iloc[0], ["parameters", "loss", "accuracy", "best_accuracy"]
-    lines = ["| network | what else differs | parameters | accuracy, last epoch | loss |", "|---|---|---|---|---|"]
-    for _, row in rows.iterrows():
-        other = [f"{name.replace('_', ' ')} {row[name]}" for name in rows.columns
-                 if name not in ["network", *results] and row[name] != base[name]]
-        other = [words.removesuffix(".0").removeprefix("other ") for words in other]
-        lines.append(f"| `{row['network']}` | {', '.join(other)} | {row['parameters']:,} | {row['accuracy']:.2f}% "
-                     f"| {row['loss']:.4f} |")
+def read() -> pd.DataFrame:
+    """The runs so far."""
+    return pd.read_csv(CSV) if CSV.exists() else pd.DataFrame(columns=list(IDEA))
+
+
+def table(rows: pd.DataFrame) -> str:
+    """The Markdown table of the ideas: what differs from IDEA, and mean ± standard deviation over the seeds."""
+    lines = [
+        "| network | what else differs | parameters | n | loss | accuracy, last epoch |",
+        "|---|---|---|---|---|---|",
+    ]
+    names = {words: name for name, words in NETWORKS.items()}
+    settings = [name for name in IDEA if name not in ("network", "seed")]
+    for idea, runs in rows.groupby(["network", *settings], sort=False):
+        other = [
+            f"{name.replace('_', ' ')} {value:g}" for name, value in zip(settings, idea[1:]) if value != IDEA[name]
+        ]
+        loss, accuracy = runs["loss"], runs["accuracy"]
+        spread = [f" ± {loss.std():.4f}", f" ± {accuracy.std():.2f}"] if len(runs) > 1 else ["", ""]
+        lines.append(
+            f"| {names.get(idea[0], f'`{idea[0]}`')} | {', '.join(other)} | {runs['parameters'].iloc[0]:,} "
+            f"| {len(runs)} | {loss.mean():.4f}{spread[0]} | {accuracy.mean():.2f}{spread[1]}% |"
+        )
     return "\n".join(lines)
 
 
@@ -165,13 +218,15 @@ def main() -> None:
         if name != "seed":
             parser.add_argument(f"--{name}", type=type(value), default=value)
     options = vars(parser.parse_args())
-    ideas = [{name: options.get(name, seed) for name in IDEA} for seed in options["seeds"]]
     if not options["table"]:
-        os.environ["TQDM_DISABLE"] = "1"  # in the workers, which start now
-        for row in joblib.Parallel(options["jobs"], return_as="generator_unordered")(joblib.delayed(run)(i) for i in ideas):
-            append(row[pd.read_csv(CSV, nrows=0).columns], CSV)
-            print(row.iloc[0].to_dict())
-    print(table())
+        options["network"] = NETWORKS.get(options["network"], options["network"])
+        wanted = [{name: options.get(name, seed) for name in IDEA} for seed in options["seeds"]]
+        done = read()[list(IDEA)].to_dict("records")
+        for row in joblib.Parallel(options["jobs"], return_as="generator_unordered")(
+            joblib.delayed(run)(idea) for idea in wanted if idea not in done
+        ):
+            append(row, CSV)
+    print(table(read()))
 
 
 if __name__ == "__main__":

@@ -3,15 +3,12 @@
     python benchmarks/speed.py              measure the table, write benchmarks/speed.csv, print it
     python benchmarks/speed.py --official   train the official example's own network and recipe once (slow),
                                             every epoch recorded in benchmarks/official.csv
-    python benchmarks/speed.py --trials     what was tried to make it faster, measured: benchmarks/trials.csv
-    python benchmarks/speed.py --profile    where the time of an epoch goes, by PyTorch's profiler: benchmarks/profile.csv
     python benchmarks/speed.py --table      print the tables from the files, measure nothing
 
 Each way of training the brief's network takes its turn, again and again, in one process; medians are compared.
 """
+
 import argparse
-import contextlib
-import math
 import os
 import platform
 import resource
@@ -28,15 +25,13 @@ from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).parent))
-from walkthrough import ROOT, load_definitions, read  # noqa: E402
+from recipes import AS_SUBMITTED, FINAL, RandomAffine, Recipe, build
+from results import BENCHMARKS, ROOT, read_runs
 
-from helpers import MEAN, STD, TensorLoader, fit, load_mnist, test, train  # noqa: E402
+from helpers import MEAN, STD, TensorLoader, fit, load_mnist, train
 
-CSV = ROOT / "benchmarks" / "speed.csv"
-OFFICIAL = ROOT / "benchmarks" / "official.csv"
-TRIALS = ROOT / "benchmarks" / "trials.csv"
-PROFILE = ROOT / "benchmarks" / "profile.csv"
+CSV = BENCHMARKS / "speed.csv"
+OFFICIAL = BENCHMARKS / "official.csv"
 TARGETS = (99.28, 99.40)
 
 
@@ -72,42 +67,46 @@ def official_dataset(is_train: bool):
 
 def ways(device: str) -> dict:
     """Every way to train an epoch that is compared, by name: a function without arguments."""
-    definitions = load_definitions()
     train_set, _ = load_mnist(ROOT / "data", device)
     pictures = official_dataset(True)
 
-    def fresh(recipe_name="as submitted"):
+    def fresh(recipe: Recipe = AS_SUBMITTED):
         torch.manual_seed(1)
-        recipe = definitions["RECIPES"][recipe_name]
-        model = recipe.network().to(device)
-        return recipe, model, recipe.optimizer(model.parameters())
+        model = build(recipe, device)
+        return model, recipe.optimizer(model.parameters())
 
     def official(workers):
-        _, model, optimizer = fresh()
+        model, optimizer = fresh()
         loader = DataLoader(pictures, 64, shuffle=True, num_workers=workers, pin_memory=device != "cpu")
         return lambda: official_epoch(model, device, loader, optimizer)
 
-    def ours(recipe_name, augment=None):
-        recipe, model, optimizer = fresh(recipe_name)
+    def ours(recipe, augment=None):
+        model, optimizer = fresh(recipe)
         loader = TensorLoader(train_set, 64, shuffle=True, augment=augment)
         average = recipe.average(model) if recipe.average else None
         return lambda: train(model, device, loader, optimizer, None, average)
 
     def floor():
-        _, model, optimizer = fresh()
+        model, optimizer = fresh()
         images, labels = (tensor[:64].clone() for tensor in train_set.tensors)
         return lambda: floor_epoch(model, device, images, labels, optimizer, steps=938)
 
-    return {"floor: one batch again and again": floor(), "ours": ours("as submitted"),
-            "ours, augmented": ours("as submitted", definitions["RandomAffine"]()),
-            "official loop, 0 workers": official(0), "official loop, 2 workers": official(2),
-            "ours, final network and recipe": ours("final", definitions["RandomAffine"]())}
+    return {
+        "floor: one batch again and again": floor(),
+        "ours": ours(AS_SUBMITTED),
+        "ours, augmented": ours(AS_SUBMITTED, RandomAffine()),
+        "official loop, 0 workers": official(0),
+        "official loop, 2 workers": official(2),
+        "ours, final network and recipe": ours(FINAL, FINAL.augment),
+    }
 
 
 def peak_memory() -> float:
     """Peak memory in GB of a process that trains and tests the final recipe for one epoch."""
-    code = ("import sys; sys.path[:0] = ['benchmarks']; from walkthrough import *; from helpers import load_mnist; "
-            "d = load_definitions(); d['run_recipe'](d['FINAL'], *load_mnist('data'), epochs=1)")
+    code = (
+        "import sys; sys.path[:0] = ['benchmarks']; from recipes import FINAL, run_recipe; "
+        "from helpers import load_mnist; run_recipe(FINAL, *load_mnist('data'), epochs=1)"
+    )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, stderr=subprocess.DEVNULL)
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9
 
@@ -115,76 +114,12 @@ def peak_memory() -> float:
 def cpu_name() -> str:
     """The processor's name where the system tells it."""
     info = Path("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    names = (
+        [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        if info.exists()
+        else []
+    )
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def trials(device: str) -> dict:
-    """The final recipe's epoch with one thing changed, and its test, by name: functions without arguments."""
-    definitions = load_definitions()
-    train_set, test_set = load_mnist(ROOT / "data", device)
-    final = definitions["FINAL"]
-
-    def training(network=final.network, batch_size=64, augment=final.augment, average=final.average, context=None,
-                 compiled=False, **options):
-        torch.manual_seed(1)
-        model = network().to(device)
-        optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9, nesterov=True, weight_decay=2e-4, **options)
-        averaged = average(model) if average else None
-        loader = TensorLoader(train_set, batch_size, shuffle=True, augment=augment)
-        trained = torch.compile(model) if compiled else model
-
-        def epoch():
-            with context() if context else contextlib.nullcontext():
-                train(trained, device, loader, optimizer, None, averaged)
-        return epoch
-
-    def testing(batch_size):
-        model, loader = final.network().to(device), TensorLoader(test_set, batch_size)
-        return lambda: test(model, device, loader)
-
-    @contextlib.contextmanager
-    def one_thread():
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        yield
-        torch.set_num_threads(threads)
-
-    @contextlib.contextmanager
-    def without_denormals():
-        torch.set_flush_denormal(True)
-        yield
-        torch.set_flush_denormal(False)
-
-    def half_precision():
-        return torch.autocast(device, torch.bfloat16)
-
-    return {"training, as it is": training(), "no augmentation": training(augment=None), "no average": training(average=None),
-            "one thread": training(context=one_thread), "not channels last": training(definitions["FinalNet"]),
-            "batches of 128": training(batch_size=128), "batches of 256": training(batch_size=256),
-            "optimiser: fused": training(fused=True), "optimiser: foreach": training(foreach=True),
-            "denormals flushed to zero": training(context=without_denormals),
-            "bfloat16 autocast": training(context=half_precision), "torch.compile": training(compiled=True),
-            "test, batches of 1,000, as it is": testing(1000), "test, batches of 250": testing(250),
-            "test, batches of 10,000": testing(10_000)}
-
-
-def profile(device: str, batches=200) -> pd.DataFrame:
-    """The shares of the final recipe's training time by operation, those of at least 1%."""
-    definitions = load_definitions()
-    train_set, _ = load_mnist(ROOT / "data", device)
-    recipe, part = definitions["FINAL"], [tensor[:64 * batches] for tensor in train_set.tensors]
-    model = recipe.network().to(device)
-    optimizer, average = recipe.optimizer(model.parameters()), recipe.average(model)
-    loader = TensorLoader(torch.utils.data.TensorDataset(*part), 64, shuffle=True, augment=recipe.augment)
-    train(model, device, loader, optimizer, None, average)
-    with torch.profiler.profile() as profiler:
-        train(model, device, loader, optimizer, None, average)
-    rows = pd.DataFrame([{"operation": event.key, "calls_a_batch": event.count / batches,
-                          "microseconds": event.self_cpu_time_total} for event in profiler.key_averages()])
-    rows["share"] = 100 * rows["microseconds"] / rows["microseconds"].sum()
-    rows["microseconds"] = rows["microseconds"] / batches
-    return rows[rows["share"] >= 1].sort_values("share", ascending=False)
 
 
 def measure(todo: dict, device: str, repetitions: int) -> pd.DataFrame:
@@ -196,11 +131,26 @@ def measure(todo: dict, device: str, repetitions: int) -> pd.DataFrame:
             epoch()
             if repetition >= 0:  # the first round warms up
                 seconds[name].append(time.perf_counter() - start)
-    rows = pd.DataFrame([{"way": name, "seconds": pd.Series(times).median(), "fastest": min(times), "slowest": max(times),
-                          "repetitions": repetitions} for name, times in seconds.items()])
+    rows = pd.DataFrame(
+        [
+            {
+                "way": name,
+                "seconds": pd.Series(times).median(),
+                "fastest": min(times),
+                "slowest": max(times),
+                "repetitions": repetitions,
+            }
+            for name, times in seconds.items()
+        ]
+    )
     machine = f"{cpu_name()}, {os.cpu_count()} cores" if device == "cpu" else torch.cuda.get_device_name()
-    return rows.assign(threads=torch.get_num_threads(), machine=machine, device=device, torch=torch.__version__,
-                       python=platform.python_version())
+    return rows.assign(
+        threads=torch.get_num_threads(),
+        machine=machine,
+        device=device,
+        torch=torch.__version__,
+        python=platform.python_version(),
+    )
 
 
 class OfficialNet(nn.Module):
@@ -208,9 +158,18 @@ class OfficialNet(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.features = nn.Sequential(nn.Conv2d(1, 32, 3), nn.ReLU(), nn.Conv2d(32, 64, 3), nn.ReLU(), nn.MaxPool2d(2),
-                                      nn.Dropout(0.25), nn.Flatten())
-        self.head = nn.Sequential(nn.Linear(9216, 128), nn.ReLU(), nn.Dropout(0.5), nn.Linear(128, 10), nn.LogSoftmax(1))
+        self.features = nn.Sequential(
+            nn.Conv2d(1, 32, 3),
+            nn.ReLU(),
+            nn.Conv2d(32, 64, 3),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Dropout(0.25),
+            nn.Flatten(),
+        )
+        self.head = nn.Sequential(
+            nn.Linear(9216, 128), nn.ReLU(), nn.Dropout(0.5), nn.Linear(128, 10), nn.LogSoftmax(1)
+        )
 
     def forward(self, x):
         return self.head(self.features(x))
@@ -225,34 +184,28 @@ def train_official(device: str) -> pd.DataFrame:
     train_loader = DataLoader(official_dataset(True), 64, shuffle=True)
     test_loader = DataLoader(official_dataset(False), 1000)
     history = fit(model, device, train_loader, test_loader, optimizer, scheduler, epochs=14)
-    return history.assign(parameters=sum(p.numel() for p in model.parameters()), threads=torch.get_num_threads(),
-                          torch=torch.__version__, device=device)
+    return history.assign(
+        parameters=sum(p.numel() for p in model.parameters()),
+        threads=torch.get_num_threads(),
+        torch=torch.__version__,
+        device=device,
+    )
 
 
 def speed_table(rows: pd.DataFrame) -> str:
     """The Markdown table of seconds an epoch."""
-    floor, loop = (rows.loc[rows["way"].str.startswith(start), "seconds"].iloc[0] for start in ("floor", "official loop, 0"))
-    lines = ["| one epoch of the brief's network | seconds, median | fastest to slowest | ÷ floor | ÷ official loop |",
-             "|---|---|---|---|---|"]
-    lines += [f"| {row.way} | {row.seconds:.2f} | {row.fastest:.2f} to {row.slowest:.2f} | {row.seconds / floor:.2f} "
-              f"| {row.seconds / loop:.2f} |" for row in rows.itertuples()]
-    return "\n".join(lines)
-
-
-def trials_table(rows: pd.DataFrame) -> str:
-    """The Markdown table of what was tried: seconds, and in relation to the way it is."""
-    lines, base = ["| what | seconds, median | fastest to slowest | ÷ as it is |", "|---|---|---|---|"], math.nan
-    for row in rows.itertuples():
-        base = row.seconds if "as it is" in row.way else base
-        lines.append(f"| {row.way} | {row.seconds:.2f} | {row.fastest:.2f} to {row.slowest:.2f} | {row.seconds / base:.2f} |")
-    return "\n".join(lines)
-
-
-def profile_table(rows: pd.DataFrame) -> str:
-    """The Markdown table of where the time goes."""
-    lines = ["| operation | calls a batch | µs a batch | share |", "|---|---|---|---|"]
-    lines += [f"| `{row.operation}` | {row.calls_a_batch:.0f} | {row.microseconds:.0f} | {row.share:.0f}% |"
-              for row in rows.itertuples()]
+    floor, loop = (
+        rows.loc[rows["way"].str.startswith(start), "seconds"].iloc[0] for start in ("floor", "official loop, 0")
+    )
+    lines = [
+        "| one epoch of the brief's network | seconds, median | fastest to slowest | ÷ floor | ÷ official loop |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row.way} | {row.seconds:.2f} | {row.fastest:.2f} to {row.slowest:.2f} | {row.seconds / floor:.2f} "
+        f"| {row.seconds / loop:.2f} |"
+        for row in rows.itertuples()
+    ]
     return "\n".join(lines)
 
 
@@ -261,13 +214,18 @@ def time_to(history: pd.DataFrame, target: float) -> tuple[int, float] | None:
     reached = history.index[history["test_accuracy"] >= target]
     if len(reached) == 0:
         return None
-    return int(history.loc[reached[0], "epoch"]), float(history.loc[:reached[0], "seconds"].sum())
+    return int(history.loc[reached[0], "epoch"]), float(history.loc[: reached[0], "seconds"].sum())
 
 
 def target_table(rows: pd.DataFrame) -> str:
     """The Markdown table of epochs and seconds until an accuracy: means over the seeds that reach it."""
-    runs = {name: [run.reset_index(drop=True) for _, run in rows[(rows["recipe"] == name) & (rows["split"] == "test")]
-                   .groupby("seed")] for name in ("as submitted", "final")}
+    runs = {
+        name: [
+            run.reset_index(drop=True)
+            for _, run in rows[(rows["recipe"] == name) & (rows["split"] == "test")].groupby("seed")
+        ]
+        for name in ("as submitted", "final")
+    }
     if OFFICIAL.exists():
         runs["official example's network and recipe"] = [pd.read_csv(OFFICIAL)]
     lines = ["| | " + " | ".join(f"until {target:.2f}%" for target in TARGETS) + " |", "|---|---|---|"]
@@ -287,7 +245,7 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--threads", type=int, help="default: PyTorch's own choice")
     parser.add_argument("--device", default="cpu")
-    for name in ("official", "trials", "profile", "table"):
+    for name in ("official", "table"):
         parser.add_argument(f"--{name}", action="store_true")
     options = parser.parse_args()
     if options.threads:
@@ -295,18 +253,12 @@ def main() -> None:
     device, repetitions = options.device, options.repetitions
     if options.official:
         train_official(device).to_csv(OFFICIAL, index=False, float_format="%.6g")
-    elif options.trials:
-        measure(trials(device), device, repetitions).to_csv(TRIALS, index=False, float_format="%.4g")
-    elif options.profile:
-        profile(device).to_csv(PROFILE, index=False, float_format="%.4g")
     elif not options.table:
         rows = measure(ways(device), device, repetitions)
         memory = peak_memory() if device == "cpu" else torch.cuda.max_memory_allocated() / 1e9
         rows.assign(peak_memory_gb=memory).to_csv(CSV, index=False, float_format="%.4g")
-    for path, table in ((CSV, speed_table), (TRIALS, trials_table), (PROFILE, profile_table)):
-        if path.exists():
-            print(table(pd.read_csv(path)) + "\n")
-    print(target_table(read()))
+    print(speed_table(pd.read_csv(CSV)) + "\n")
+    print(target_table(read_runs()))
 
 
 if __name__ == "__main__":

@@ -1,20 +1,24 @@
 """benchmarks/: what the studies record, and the tables made from it."""
-import subprocess
+
 import sys
 
-import accuracy
 import nbformat
 import pandas as pd
 import pytest
-import speed
 import torch
 from torch.utils.data import TensorDataset
-from walkthrough import CSV, NOTEBOOK, ROOT, load_definitions, mean_and_spread, read, study_results
+
+import accuracy
+import speed
+from recipes import RECIPES
+from results import BENCHMARKS, NOTEBOOK, append, last_epochs, mean_and_spread, read_runs
 
 
 def toy_mnist(*_):
     generator = torch.Generator().manual_seed(0)
-    return tuple(TensorDataset(torch.randn(n, 1, 28, 28, generator=generator), torch.arange(n) % 10) for n in (5200, 100))
+    return tuple(
+        TensorDataset(torch.randn(n, 1, 28, 28, generator=generator), torch.arange(n) % 10) for n in (5200, 100)
+    )
 
 
 def test_validation_images_are_held_out_of_training():
@@ -36,9 +40,8 @@ def test_all_fixed_or_learned_numbers_are_counted():
 def small_study(monkeypatch, tmp_path):
     """A study on toy data, in files of its own."""
     monkeypatch.setattr(accuracy, "load_mnist", toy_mnist)
-    monkeypatch.setattr(accuracy, "CSV", tmp_path / "accuracy.csv")
+    monkeypatch.setattr(accuracy, "ACCURACY", tmp_path / "accuracy.csv")
     monkeypatch.setattr(accuracy, "MISTAKES", tmp_path / "mistakes.csv")
-    monkeypatch.setenv("TQDM_DISABLE", "1")  # a study sets it for its workers: here it must not stay
     threads = torch.get_num_threads()
     with accuracy.joblib.parallel_config("sequential"):
         yield tmp_path
@@ -47,11 +50,29 @@ def small_study(monkeypatch, tmp_path):
 
 def test_a_study_records_every_epoch_and_every_mistake(small_study):
     accuracy.study([("as submitted", "test", 1, 2, "cpu"), ("final", "validation", 3, 1, "cpu")], jobs=1)
-    rows = read(accuracy.CSV)
-    assert list(rows.columns) == ["recipe", "split", "seed", "epochs", "epoch", "parameters", "lr", "train_loss",
-                                  "train_accuracy", "test_loss", "test_accuracy", "seconds", "threads", "torch", "device"]
+    rows = read_runs(accuracy.ACCURACY)
+    assert list(rows.columns) == [
+        "recipe",
+        "split",
+        "seed",
+        "epochs",
+        "epoch",
+        "parameters",
+        "lr",
+        "train_loss",
+        "train_accuracy",
+        "test_loss",
+        "test_accuracy",
+        "seconds",
+        "threads",
+        "torch",
+        "device",
+    ]
     assert rows[["recipe", "split", "seed", "epoch"]].values.tolist() == [
-        ["as submitted", "test", 1, 1], ["as submitted", "test", 1, 2], ["final", "validation", 3, 1]]
+        ["as submitted", "test", 1, 1],
+        ["as submitted", "test", 1, 2],
+        ["final", "validation", 3, 1],
+    ]
     mistakes = pd.read_csv(accuracy.MISTAKES)
     last = rows[(rows["recipe"] == "as submitted") & (rows["epoch"] == 2)]["test_accuracy"].iloc[0]
     assert len(mistakes) == 100 - round(last) and (mistakes["label"] != mistakes["answer"]).all()
@@ -59,18 +80,44 @@ def test_a_study_records_every_epoch_and_every_mistake(small_study):
 
 
 def test_a_run_cut_off_while_written_does_not_count(small_study):
-    rows = pd.DataFrame([{"recipe": "final", "split": "test", "seed": seed, "epochs": 2, "epoch": epoch, "parameters": 5,
-                          "test_accuracy": 99.0 + seed / 10 + epoch / 100} for seed in (1, 2, 3) for epoch in (1, 2)])
-    accuracy.append(rows[:-1], accuracy.CSV)
-    assert sorted(set(read(accuracy.CSV)["seed"])) == [1, 2]
-    accuracy.append(rows[-2:], accuracy.CSV)  # the run is done again
-    assert len(read(accuracy.CSV)) == 6
+    rows = pd.DataFrame(
+        [
+            {
+                "recipe": "final",
+                "split": "test",
+                "seed": seed,
+                "epochs": 2,
+                "epoch": epoch,
+                "parameters": 5,
+                "test_accuracy": 99.0 + seed / 10 + epoch / 100,
+            }
+            for seed in (1, 2, 3)
+            for epoch in (1, 2)
+        ]
+    )
+    append(rows[:-1], accuracy.ACCURACY)
+    assert sorted(set(read_runs(accuracy.ACCURACY)["seed"])) == [1, 2]
+    append(rows[-2:], accuracy.ACCURACY)  # the run is done again
+    assert len(read_runs(accuracy.ACCURACY)) == 6
 
 
 def test_the_table_says_mean_spread_and_last_epoch():
     finals = {1: 99.5, 2: 99.6, 3: 99.7}
-    rows = pd.DataFrame([{"recipe": "final", "split": "test", "seed": seed, "epochs": 2, "epoch": epoch, "parameters": 18226,
-                          "test_accuracy": 99.9 if epoch == 1 else final} for seed, final in finals.items() for epoch in (1, 2)])
+    rows = pd.DataFrame(
+        [
+            {
+                "recipe": "final",
+                "split": "test",
+                "seed": seed,
+                "epochs": 2,
+                "epoch": epoch,
+                "parameters": 18226,
+                "test_accuracy": 99.9 if epoch == 1 else final,
+            }
+            for seed, final in finals.items()
+            for epoch in (1, 2)
+        ]
+    )
     line = accuracy.table(rows, ["as submitted", "final"]).splitlines()[-1]
     assert line == "| final | 18,226 | 2 | 3 | 99.60 ± 0.10% | 99.50% | 99.70% | epoch 1 |"
 
@@ -81,22 +128,25 @@ def test_seconds_until_an_accuracy():
 
 
 def test_committed_results_have_the_seeds_that_they_need():
-    definitions = load_definitions()
-    results = study_results(read(), definitions)
-    for name in definitions["RECIPES"]:
+    rows = read_runs()
+    for name, recipe in RECIPES.items():
         needed = 5 if name in ("as submitted", "final", "small") else 3
-        assert len(results[name]["accuracy"]) >= needed, name
-    rows = read()
-    for name, recipe in definitions["RECIPES"].items():
+        assert len(last_epochs(rows, name, recipe.epochs)) >= needed, name
         assert set(rows.loc[rows["recipe"] == name, "parameters"]) == {accuracy.count_parameters(recipe.network())}
+        assert accuracy.count_parameters(recipe.network()) < 20_000
+    assert accuracy.count_parameters(RECIPES["small"].network()) < 10_000
 
 
-def test_table_command_prints_the_committed_results():
-    command = [sys.executable, str(ROOT / "benchmarks" / "accuracy.py"), "--table"]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    for name, result in study_results(read(CSV), load_definitions()).items():
-        assert f"| {name} | {result['parameters']:,} | {result['epochs']} | {len(result['accuracy'])} | " \
-               f"{mean_and_spread(result['accuracy'])} |" in printed
+def test_table_command_prints_the_committed_results(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["accuracy.py", "--table"])
+    accuracy.main()
+    printed = capsys.readouterr().out
+    for name, recipe in RECIPES.items():
+        last = last_epochs(read_runs(), name, recipe.epochs)
+        assert (
+            f"| {name} | {last['parameters'].iloc[0]:,} | {recipe.epochs} | {len(last)} | "
+            f"{mean_and_spread(last['test_accuracy'])} |" in printed
+        )
 
 
 def test_the_goals_that_the_readme_calls_met_are_met():
@@ -105,21 +155,25 @@ def test_the_goals_that_the_readme_calls_met_are_met():
     assert round(seconds["ours"] / seconds["floor: one batch again and again"], 2) <= 1.05
     assert seconds["ours, augmented"] / seconds["ours"] <= 1.12
     memory = rows["peak_memory_gb"].iloc[0]
-    assert memory < 2 and f"{memory:.2f} GB" in (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    assert memory < 2 and f"{memory:.2f} GB" in (BENCHMARKS / "README.md").read_text(encoding="utf-8")
 
 
 def test_final_has_the_lower_loss_on_held_out_images():
-    rows = read()
+    rows = read_runs()
     last = rows[(rows["split"] == "validation") & (rows["epoch"] == rows["epochs"])]
     losses = last.pivot(index="seed", columns="recipe", values="test_loss")
     assert len(losses) >= 3 and (losses["final"] < losses["undistorted at the end"]).all()
-    readme = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    readme = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
     assert all(f"{losses[name].mean():.4f}" in readme for name in ("final", "undistorted at the end", "small"))
 
 
 def test_the_notebook_states_the_ratios_measured():
-    seconds = pd.read_csv(speed.CSV).set_index("way")["seconds"] / pd.read_csv(speed.CSV).set_index("way").loc["ours", "seconds"]
-    text = "\n".join(cell.source for cell in nbformat.read(NOTEBOOK, as_version=4).cells if cell.cell_type == "markdown")
+    seconds = (
+        pd.read_csv(speed.CSV).set_index("way")["seconds"]
+        / pd.read_csv(speed.CSV).set_index("way").loc["ours", "seconds"]
+    )
+    text = "\n".join(
+        cell.source for cell in nbformat.read(NOTEBOOK, as_version=4).cells if cell.cell_type == "markdown"
+    )
     loader = [seconds[f"official loop, {workers} workers"] for workers in (0, 2)]
     assert f"{loader[0]:.1f} to {loader[1]:.1f} times as long" in text
-    assert text.count("about a third longer") == 2 and 1.25 < seconds["ours, final network and recipe"] < 1.42

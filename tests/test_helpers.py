@@ -1,23 +1,25 @@
 """helpers.py: data, loaders, training, saving, figures."""
+
 import copy
 import gzip
 import math
 
 import matplotlib
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau, StepLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, CyclicLR, OneCycleLR, ReduceLROnPlateau, SequentialLR, StepLR
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, TensorDataset
-from walkthrough import ROOT, load_definitions
+
+from recipes import AS_SUBMITTED, RECIPES, MovingAverage, Net, run_recipe
+from results import ROOT
 
 import helpers
 
 matplotlib.use("Agg")
-DEFINITIONS = load_definitions()
-Net = DEFINITIONS["Net"]
 
 
 @pytest.fixture(scope="session")
@@ -32,8 +34,15 @@ def toy_data(n=70, seed=0) -> TensorDataset:
 
 def toy_model(seed=0) -> nn.Module:
     torch.manual_seed(seed)
-    return nn.Sequential(nn.Conv2d(1, 4, 5, stride=3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout2d(0.2), nn.Flatten(),
-                         nn.Linear(4 * 8 * 8, 10), nn.LogSoftmax(1))
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 5, stride=3),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Dropout2d(0.2),
+        nn.Flatten(),
+        nn.Linear(4 * 8 * 8, 10),
+        nn.LogSoftmax(1),
+    )
 
 
 def sgd(model, lr=0.01):
@@ -115,10 +124,12 @@ def test_train_equals_a_computation_by_hand_on_a_short_last_batch():
     data = toy_data(70)
     model = nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.LogSoftmax(1))
     weight, bias = model[1].weight.detach().clone(), model[1].bias.detach().clone()
-    loss, accuracy = helpers.train(model, "cpu", helpers.TensorLoader(data, 32), torch.optim.SGD(model.parameters(), 0.01))
+    loss, accuracy = helpers.train(
+        model, "cpu", helpers.TensorLoader(data, 32), torch.optim.SGD(model.parameters(), 0.01)
+    )
     loss_sum = right = 0
     for start in (0, 32, 64):  # the gradient of softmax and NLL in closed form: (p - one_hot) x
-        x, y = data.tensors[0][start:start + 32].flatten(1), data.tensors[1][start:start + 32]
+        x, y = data.tensors[0][start : start + 32].flatten(1), data.tensors[1][start : start + 32]
         p = (x @ weight.T + bias).softmax(1)
         loss_sum -= p[torch.arange(len(y)), y].log().sum().item()
         right += (p.argmax(1) == y).sum().item()
@@ -136,13 +147,10 @@ def test_test_changes_nothing():
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
-def test_train_steps_only_schedulers_that_step_every_batch():
+def test_train_steps_its_scheduler_after_every_batch():
     loader = helpers.TensorLoader(toy_data(70), 32)
     model = toy_model()
     optimizer = sgd(model)
-    step = StepLR(optimizer, 1)
-    helpers.train(model, "cpu", loader, optimizer, step)
-    assert step.last_epoch == 0
     cycle = OneCycleLR(optimizer, 0.1, total_steps=6)
     helpers.train(model, "cpu", loader, optimizer, cycle)
     assert cycle.last_epoch == 3
@@ -161,30 +169,72 @@ def test_a_dataloader_serves_as_well():
 # ---------------------------------------------------------------- fit
 
 
-def run_fit(make_scheduler, epochs=4, average=False):
+def run_fit(make_scheduler, epochs=4, average=False, step_every="epoch"):
     model = toy_model(2)
     optimizer = sgd(model, 0.1)
     loader = helpers.TensorLoader(toy_data(), 32, shuffle=True, generator=torch.Generator().manual_seed(2))
     averaged = AveragedModel(model, use_buffers=True) if average else None
-    history = helpers.fit(model, "cpu", loader, helpers.TensorLoader(toy_data(30, seed=1), 16), optimizer,
-                          make_scheduler(optimizer), epochs, averaged)
+    history = helpers.fit(
+        model,
+        "cpu",
+        loader,
+        helpers.TensorLoader(toy_data(30, seed=1), 16),
+        optimizer,
+        make_scheduler(optimizer),
+        epochs,
+        averaged,
+        step_every=step_every,
+    )
     return model, averaged, history
 
 
 def test_history_has_one_row_an_epoch():
     _, _, history = run_fit(lambda optimizer: None, epochs=3)
-    assert list(history.columns) == ["epoch", "lr", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "seconds"]
+    assert list(history.columns) == [
+        "epoch",
+        "lr",
+        "train_loss",
+        "train_accuracy",
+        "test_loss",
+        "test_accuracy",
+        "seconds",
+    ]
     assert history["epoch"].tolist() == [1, 2, 3] and (history["seconds"] > 0).all()
     assert history["train_accuracy"].between(0, 100).all() and history["train_accuracy"].max() > 1
 
 
 def test_every_scheduler_steps_as_its_class_expects():
-    assert run_fit(lambda optimizer: StepLR(optimizer, 2, gamma=0.1))[2]["lr"].tolist() == pytest.approx([0.1, 0.1, 0.01, 0.01])
-    one_cycle = run_fit(lambda optimizer: OneCycleLR(optimizer, 0.4, epochs=4, steps_per_epoch=3))[2]["lr"]
+    assert run_fit(lambda optimizer: StepLR(optimizer, 2, gamma=0.1))[2]["lr"].tolist() == pytest.approx(
+        [0.1, 0.1, 0.01, 0.01]
+    )
+    one_cycle = run_fit(lambda optimizer: OneCycleLR(optimizer, 0.4, epochs=4, steps_per_epoch=3), step_every="batch")[
+        2
+    ]["lr"]
     assert one_cycle[0] == pytest.approx(0.4 / 25) and one_cycle.idxmax() == 1 and one_cycle[3] < one_cycle[2]
     # A loss that can't get under the threshold halves the rate after patience + 1 epochs without improvement.
     plateau = run_fit(lambda optimizer: ReduceLROnPlateau(optimizer, "min", patience=0, factor=0.5, threshold=0.999))[2]
     assert plateau["lr"].tolist() == pytest.approx([0.1, 0.1, 0.05, 0.025])
+    # In mode "max" it is given the accuracy, which can't rise by that much either; of a loss it would keep the best.
+    rising = run_fit(
+        lambda optimizer: ReduceLROnPlateau(
+            optimizer, "max", patience=0, factor=0.5, threshold=99, threshold_mode="abs"
+        )
+    )[2]
+    assert rising["lr"].tolist() == pytest.approx([0.1, 0.1, 0.05, 0.025])
+    cosine = run_fit(lambda optimizer: CosineAnnealingLR(optimizer, T_max=12), step_every="batch")[2]["lr"]
+    assert cosine.tolist() == pytest.approx([0.1 * (1 + math.cos(math.pi * epoch / 4)) / 2 for epoch in range(4)])
+
+
+def test_the_schedule_steps_on_the_test_set():
+    class Recorder(ReduceLROnPlateau):
+        def step(self, metrics):
+            seen.append(metrics)
+            super().step(metrics)
+
+    for mode, column in (("min", "test_loss"), ("max", "test_accuracy")):
+        seen = []
+        history = run_fit(lambda optimizer: Recorder(optimizer, mode))[2]
+        assert seen == history[column].tolist()
 
 
 def test_test_columns_are_the_averages():
@@ -197,14 +247,14 @@ def test_test_columns_are_the_averages():
 
 def test_the_average_of_the_final_recipe_forgets_its_start():
     model = nn.Linear(1, 1, bias=False)
-    average = DEFINITIONS["moving_average"](model)
+    average = MovingAverage(model)
     for count in range(20_001):
         with torch.no_grad():
             model.weight.fill_(0.0 if count == 0 else 1.0)
         average.update_parameters(model)
         if count == 50:  # the start's share: the product of (1 + n) / (10 + n)
             share = math.prod((1 + n) / (10 + n) for n in range(1, 51))
-            assert average.module.weight.item() == pytest.approx(1 - share, abs=1e-6)
+            assert average.module.weight.item() == pytest.approx(1 - share, abs=1e-5)
     with torch.no_grad():
         model.weight.fill_(2.0)
     average.update_parameters(model)
@@ -214,9 +264,9 @@ def test_the_average_of_the_final_recipe_forgets_its_start():
 def test_same_seed_same_weights_to_the_bit(mnist):
     small = TensorDataset(*(tensor[:640] for tensor in mnist[0].tensors))
     for name in ("as submitted", "final"):
-        recipe = DEFINITIONS["RECIPES"][name]
-        (one, first), (two, second) = (DEFINITIONS["run_recipe"](recipe, small, small, seed=3, epochs=2) for _ in range(2))
-        other, _ = DEFINITIONS["run_recipe"](recipe, small, small, seed=4, epochs=2)
+        recipe = RECIPES[name]
+        (one, first), (two, second) = (run_recipe(recipe, small, small, seed=3, epochs=2) for _ in range(2))
+        other, _ = run_recipe(recipe, small, small, seed=4, epochs=2)
         pd.testing.assert_frame_equal(first.drop(columns="seconds"), second.drop(columns="seconds"))
         assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values()))
         assert not all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values()))
@@ -224,7 +274,7 @@ def test_same_seed_same_weights_to_the_bit(mnist):
 
 def test_one_epoch_of_the_brief_learns(mnist):
     part = TensorDataset(*(tensor[:6400] for tensor in mnist[0].tensors))
-    _, history = DEFINITIONS["run_recipe"](DEFINITIONS["AS_SUBMITTED"], part, mnist[1], seed=1, epochs=1)
+    _, history = run_recipe(AS_SUBMITTED, part, mnist[1], seed=1, epochs=1)
     assert history["test_accuracy"].iloc[0] > 60
 
 
@@ -247,6 +297,11 @@ def fit_toy(model=None, data=None, **changes):
     loader = helpers.TensorLoader(data or toy_data(), 32)
     optimizer = changes.pop("optimizer", None) or sgd(model)
     return helpers.fit(model, "cpu", loader, loader, optimizer, **{"epochs": 1, **changes})
+
+
+def scheduled(make_scheduler, **changes):
+    optimizer = sgd(model := toy_model())
+    return fit_toy(model, optimizer=optimizer, scheduler=make_scheduler(optimizer), **changes)
 
 
 def with_tensors(images=None, labels=None):
@@ -272,6 +327,34 @@ CASES = {
     "no such device": (lambda _: helpers.load_mnist(ROOT / "data", "cuda:7"), "NVIDIA|CUDA|cuda"),
     "no device at all": (lambda _: helpers.load_mnist(ROOT / "data", "gpu"), "gpu"),
     "images normalised twice": (lambda _: helpers.normalise(noise), "uint8"),
+    "labels and images of other counts": (
+        lambda _: helpers.plot_digits(noise[:3], ["1", "2"]),
+        "3 images need as many titles",
+    ),
+    # schedules
+    "one-cycle by epoch": (
+        lambda _: scheduled(lambda o: OneCycleLR(o, 0.1, total_steps=9), epochs=3),
+        "made for 9 steps.*makes 3",
+    ),
+    "one-cycle of another length": (
+        lambda _: scheduled(lambda o: OneCycleLR(o, 0.1, total_steps=8), epochs=3, step_every="batch"),
+        "made for 8.*makes 9",
+    ),
+    "cosine by epoch, made for batches": (
+        lambda _: scheduled(lambda o: CosineAnnealingLR(o, 9), epochs=3),
+        "made for 9",
+    ),
+    "one-cycle within a sequence": (
+        lambda _: scheduled(
+            lambda o: SequentialLR(o, [StepLR(o, 1), OneCycleLR(o, 0.1, total_steps=9)], [1]), epochs=3
+        ),
+        "OneCycleLR was made for 9",
+    ),
+    "cyclic by epoch": (
+        lambda _: scheduled(lambda o: CyclicLR(o, 0.01, 0.1), epochs=3),
+        'CyclicLR needs step_every="batch"',
+    ),
+    "steps at no known time": (lambda _: fit_toy(step_every="step"), "step_every must be"),
     # TensorLoader
     "empty dataset": (lambda _: helpers.TensorLoader(TensorDataset(noise[:0], torch.zeros(0).long()), 8), "not empty"),
     "images without labels": (lambda _: helpers.TensorLoader(TensorDataset(noise), 8), "images and labels"),
@@ -281,7 +364,10 @@ CASES = {
     "labels below zero": (lambda _: helpers.TensorLoader(late_label(-100), 32), "labels must be 0 or more, got -100"),
     # train, test, fit
     "empty loader": (lambda _: helpers.test(toy_model(), "cpu", []), "no batch"),
-    "images and labels swapped": (lambda _: fit_toy(data=TensorDataset(torch.arange(64) % 10, noise)), "labels must be 0 or more"),
+    "images and labels swapped": (
+        lambda _: fit_toy(data=TensorDataset(torch.arange(64) % 10, noise)),
+        "labels must be 0 or more",
+    ),
     "raw pixels": (lambda _: fit_toy(data=with_tensors(noise.to(torch.uint8))), "dtype|type"),
     "images without channel": (lambda _: fit_toy(data=with_tensors(noise[:, 0])), "channels"),
     "images too large": (lambda _: fit_toy(Net(), with_tensors(torch.zeros(64, 1, 96, 96))), "batch_size"),
@@ -291,31 +377,53 @@ CASES = {
     "one late label out of range": (lambda _: fit_toy(data=late_label(10)), "Target 10 is out of bounds"),
     "labels as floats": (lambda _: fit_toy(data=with_tensors(labels=torch.zeros(64))), "Long|int64"),
     "one-hot labels": (lambda _: fit_toy(data=with_tensors(labels=torch.zeros(64, 10))), "1D target"),
-    "a model of 5 classes": (lambda _: fit_toy(nn.Sequential(nn.Flatten(), nn.Linear(784, 5), nn.LogSoftmax(1))), r"0\.\.4"),
+    "a model of 5 classes": (
+        lambda _: fit_toy(nn.Sequential(nn.Flatten(), nn.Linear(784, 5), nn.LogSoftmax(1))),
+        r"0\.\.4",
+    ),
     "logits, not log-probabilities": (lambda _: fit_toy(toy_model()[:-1]), "log_softmax"),
     "probabilities": (lambda _: fit_toy(nn.Sequential(*toy_model()[:-1], nn.Softmax(1))), "log_softmax"),
     "softmax over the batch": (lambda _: fit_toy(nn.Sequential(*toy_model()[:-1], nn.LogSoftmax(0))), "dim=1"),
     "nan in the images": (lambda _: fit_toy(data=with_tensors(noise * math.nan)), "nan"),
-    "learning rate too high": (lambda _: fit_toy(optimizer=sgd(model := toy_model(), 1e38), model=model), "learning rate"),
+    "learning rate too high": (
+        lambda _: fit_toy(optimizer=sgd(model := toy_model(), 1e38), model=model),
+        "learning rate",
+    ),
     "another model's optimizer": (lambda _: fit_toy(optimizer=sgd(toy_model())), "model.parameters"),
     "another optimizer's scheduler": (lambda _: fit_toy(scheduler=StepLR(sgd(toy_model()), 1)), "another optimizer"),
     "average without buffers": (lambda _: fit_toy(average=AveragedModel(toy_model())), "use_buffers"),
     "zero epochs": (lambda _: fit_toy(epochs=0), "epochs"),
-    "no folder for the checkpoint": (lambda path: fit_toy(checkpoint=path / "nowhere" / "run.pt"), "nowhere does not exist"),
+    "no folder for the checkpoint": (
+        lambda path: fit_toy(checkpoint=path / "nowhere" / "run.pt"),
+        "nowhere.* does not exist",
+    ),
     "epochs as text": (lambda _: fit_toy(epochs="20"), "epochs.*'20'"),
     # saving and loading
     "no such folder": (lambda path: helpers.save_model(toy_model(), path / "nowhere" / "model.pt"), "nowhere"),
     "no such file": (lambda path: helpers.load_model(toy_model(), path / "model.pt"), "model.pt"),
-    "no weights": (lambda path: helpers.load_model(toy_model(), saved(path / "m.pt", toy_model())), "m.pt.*damaged"),
-    "another network's weights": (lambda path: helpers.load_model(toy_model(), saved(path / "m.pt", Net().state_dict())), "conv1.weight"),
+    "no weights": (
+        lambda path: helpers.load_model(toy_model(), saved(path / "m.pt", toy_model())),
+        "m.pt holds more than tensors",
+    ),
+    "another network's weights": (
+        lambda path: helpers.load_model(toy_model(), saved(path / "m.pt", Net().state_dict())),
+        "conv1.weight",
+    ),
     # receptive field
     "no channel in input_size": (lambda _: helpers.receptive_field(Net(), (28, 28)), "channels, height, width"),
-    "input_size too small": (lambda _: helpers.receptive_field(Net(), (1, 8, 8)), "ShapeProp|too small"),
+    "input_size too small": (lambda _: helpers.receptive_field(Net(), (1, 8, 8)), "can't be traced"),
     "no such layer": (lambda _: helpers.measured_receptive_field(Net(), (1, 28, 28), "conv9"), "no layer 'conv9'"),
     # figures
     "no digits": (lambda _: helpers.plot_digits(noise[:0]), "no digit"),
+    "no mistakes": (
+        lambda _: helpers.plot_mistakes(noise[:1], torch.tensor([0]), torch.eye(10)[:1].log()),
+        "no mistake",
+    ),
     "no history": (lambda _: helpers.plot_curves(pd.DataFrame()), "epoch"),
-    "answers not chosen": (lambda _: helpers.plot_confusion(torch.zeros(64).long(), torch.zeros(64, 10)), "size of tensor"),
+    "answers not chosen": (
+        lambda _: helpers.plot_confusion(torch.zeros(64).long(), torch.zeros(64, 10)),
+        "size of tensor",
+    ),
 }
 
 
@@ -346,5 +454,60 @@ def test_figures_show_what_they_are_given():
     assert shown[2, 1] == "1" and shown[1, 1] == "1" and shown[2, 2] == "·"
 
     fields = helpers.plot_receptive_field(helpers.receptive_field(Net()), torch.zeros(28, 28))
-    assert [p.get_width() for p in fields.axes[0].patches] == [3, 5, 9, 11, 19, 27, 43]
+    frames = [axes.patches[-1] for axes in fields.axes if axes.patches]
+    assert [frame.get_width() for frame in frames] == [3, 5, 9, 11, 19, 27, 43]
+    assert [frame.get_x() for frame in frames] == [13, 11, 9, 9, 5, -3, -11]  # where they lie, not centred
     matplotlib.pyplot.close("all")
+
+
+def test_figures_take_what_a_student_has():
+    labels = torch.tensor([3, 4])
+    assert [axes.get_title() for axes in helpers.plot_digits(noise[:2], labels, columns=2).axes] == ["3", "4"]
+    for epochs in (1, 100):
+        rows = [
+            {
+                "epoch": epoch,
+                "lr": 0.1,
+                "train_loss": 0.1,
+                "train_accuracy": 99.0,
+                "test_loss": 0.1,
+                "test_accuracy": 99.0,
+                "seconds": 1.0,
+            }
+            for epoch in range(1, epochs + 1)
+        ]
+        curves = helpers.plot_curves(pd.DataFrame(rows), target=None)
+        assert len(curves.axes[1].lines) == 2 and len(curves.axes[2].get_xticks()) < 20
+    table = helpers.receptive_field(
+        nn.Sequential(nn.Conv2d(1, 1, (3, 5), stride=(1, 2)), nn.MaxPool2d((1, 2))), (1, 20, 40)
+    )
+    frames = [
+        axes.patches[-1] for axes in helpers.plot_receptive_field(table, torch.zeros(1, 20, 40)).axes if axes.patches
+    ]
+    assert [(frame.get_height(), frame.get_width()) for frame in frames] == [(3, 5), (3, 7)]
+    matplotlib.pyplot.close("all")
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path):
+    """A learning rate, a count of epochs and a batch size as numpy gives them: trained, saved, and read again."""
+
+    def run(epochs):
+        model = toy_model()
+        optimizer = sgd(model, np.float64(0.01))
+        loader = helpers.TensorLoader(toy_data(), np.int64(32))
+        schedule = StepLR(optimizer, 2, gamma=np.float32(0.5))
+        return helpers.fit(
+            model, "cpu", loader, loader, optimizer, schedule, np.int64(epochs), checkpoint=tmp_path / "run.pt"
+        )
+
+    first, second = run(2), run(3)
+    assert second["train_loss"].tolist()[:2] == first["train_loss"].tolist() and len(second) == 3
+
+
+def test_half_precision_is_summed_in_full():
+    data = toy_data(640)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.LogSoftmax(1))
+    expected = helpers.test(model, "cpu", helpers.TensorLoader(data, 32))[0]
+    half = TensorDataset(data.tensors[0].bfloat16(), data.tensors[1])
+    assert helpers.test(model.bfloat16(), "cpu", helpers.TensorLoader(half, 32))[0] == pytest.approx(expected, rel=0.02)
+    helpers.train(model, "cpu", helpers.TensorLoader(half, 32), sgd(model))

@@ -1,16 +1,24 @@
-"""S6_Part2.ipynb: what it carries, what it stores, and that it runs alone. (nbval runs it in place.)"""
+"""S6_Part2.ipynb: what is made from it, what it repeats, what it stores, and that it runs alone. (nbval runs it in place.)"""
+
 import copy
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import nbformat
+import numpy as np
+import pandas as pd
 import pytest
 from nbclient import NotebookClient
-from walkthrough import BENCHMARKS, NOTEBOOK, README, ROOT, load_definitions, mean_and_spread, read, refresh
-from walkthrough import refreshed_readme, stored_accuracy, study_results, tables, tagged
+
+import export
+import refresh
+import speed
+from recipes import RECIPES
+from results import BENCHMARKS, NOTEBOOK, README, ROOT, TARGET, by_epoch, last_epochs, read_runs
 
 BRIEF_SUMMARY = """
 Conv2d-1 [-1, 4, 28, 28] 40
@@ -28,11 +36,20 @@ BatchNorm2d-12 [-1, 32, 6, 6] 64
 Conv2d-13 [-1, 32, 3, 3] 9,248
 Conv2d-14 [-1, 10, 1, 1] 2,890
 """
+COMMAND = "run: python benchmarks/refresh.py"
 
 
 @pytest.fixture(scope="module")
 def notebook():
     return nbformat.read(NOTEBOOK, as_version=4)
+
+
+def code_of(notebook) -> list:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def prose_of(notebook) -> str:
+    return "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
 
 
 def text_of(cell) -> str:
@@ -42,63 +59,100 @@ def text_of(cell) -> str:
 
 def execute(notebook, folder: Path, **environment) -> None:
     """Run all cells in a folder, in a kernel with these environment variables; an error is raised."""
-    NotebookClient(notebook, kernel_name="python3", timeout=3600, resources={"metadata": {"path": str(folder)}}).execute(
-        env={**os.environ, **environment})
+    options = {"kernel_name": "python3", "timeout": 3600, "resources": {"metadata": {"path": str(folder)}}}
+    NotebookClient(notebook, **options).execute(env={**os.environ, **environment})
 
 
-# ---------------------------------------------------------------- what it carries
+# ---------------------------------------------------------------- one source
+
+
+def test_the_modules_are_what_the_notebook_defines(notebook):
+    texts, _ = export.module_texts(notebook)
+    for name, text in texts.items():
+        assert (ROOT / name).read_bytes().replace(b"\r\n", b"\n") == text.encode(), COMMAND
+        assert text.startswith("# Made from the cells of S6_Part2.ipynb")
 
 
 def test_it_repeats_the_other_files_as_they_stand(notebook):
     fresh = copy.deepcopy(notebook)
-    refresh(fresh)
+    refresh.refresh(fresh)
     for cell, expected in zip(notebook.cells, fresh.cells):
-        assert cell.source == expected.source, "run: python benchmarks/walkthrough.py"
-    for path in (README, BENCHMARKS):
-        assert path.read_text(encoding="utf-8") == refreshed_readme(path, notebook), "run: python benchmarks/walkthrough.py"
+        assert cell.source == expected.source, COMMAND
+    parts, shown = refresh.made_parts(notebook), ""
+    for path in refresh.DOCUMENTS:
+        text = path.read_text(encoding="utf-8")
+        assert text == refresh.refreshed_readme(text, parts), COMMAND
+        shown += text
+    assert set(re.findall(r"<!-- ([\w ]+) -->", shown)) == set(parts)
 
 
-def test_every_table_is_shown_somewhere(notebook):
-    shown = README.read_text(encoding="utf-8") + BENCHMARKS.read_text(encoding="utf-8")
-    assert all(table in shown for table in tables(notebook))
+def small_notebook(*sources) -> nbformat.NotebookNode:
+    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
 
 
-def run_helpers_cell(notebook, folder, monkeypatch, capsys) -> str:
-    monkeypatch.chdir(folder)
-    exec(tagged(notebook, "helpers")[0].source, {})
-    return capsys.readouterr().out
+def test_only_definitions_of_marked_cells_are_exported():
+    texts, _ = export.module_texts(
+        small_notebook(
+            "import math\nimport os as system\nfrom pathlib import Path, PurePath",
+            "# saved in helpers.py\n# said above\nSIZE = math.pi\n\n\ndef area(r):\n    return SIZE * r  # in place\n\n\nprint(area(2))",
+            "def not_this():\n    pass",
+            "# @title Machinery – saved in benchmarks/recipes.py\nclass Circle:\n    path = Path(system.sep)\n    size = area(1)",
+        )
+    )
+    helpers, recipes = texts["helpers.py"], texts["benchmarks/recipes.py"]
+    assert helpers.endswith(
+        "import math\n\n# said above\nSIZE = math.pi\n\n\ndef area(r):\n    return SIZE * r  # in place\n"
+    )
+    assert "import os as system" in recipes and "from pathlib import Path\n" in recipes
+    assert "from helpers import area" in recipes and "not_this" not in recipes + helpers and "print" not in helpers
 
 
-def test_it_writes_helpers_only_where_none_is(notebook, tmp_path, monkeypatch, capsys):
-    assert "wrote" in run_helpers_cell(notebook, tmp_path, monkeypatch, capsys)
-    assert (tmp_path / "helpers.py").read_bytes() == (ROOT / "helpers.py").read_bytes()
-    assert "the same" in run_helpers_cell(notebook, tmp_path, monkeypatch, capsys)
-    (tmp_path / "helpers.py").write_text("mine = True\n", encoding="utf-8")
-    assert "differs" in run_helpers_cell(notebook, tmp_path, monkeypatch, capsys)
-    assert (tmp_path / "helpers.py").read_text(encoding="utf-8") == "mine = True\n"
+def test_a_cell_in_the_wrong_order_is_named():
+    late = small_notebook(
+        "# saved in helpers.py\nONE = 1",
+        "1 + 1",
+        "# saved in helpers.py\nTWO = 2 * THREE",
+        "# saved in helpers.py\nTHREE = 3",
+    )
+    with pytest.raises(ValueError, match="helpers.py can't be imported: code cell 3.*THREE"):
+        export.check(*export.module_texts(late))
 
 
-def test_definitions_run_alone_and_print_nothing(capsys):
-    definitions = load_definitions()
-    assert capsys.readouterr() == ("", "")
-    for recipe in definitions["RECIPES"].values():
-        assert sum(p.numel() for p in recipe.network().parameters()) < 20_000
-    assert sum(p.numel() for p in definitions["SMALL"].network().parameters()) < 10_000
+def test_helpers_serve_the_next_notebook(tmp_path):
+    shutil.copy(ROOT / "helpers.py", tmp_path)
+    code = "from helpers import TensorLoader, fit, test, train; print(fit.__doc__[:5])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == "Train\n", done.stderr
 
 
-def test_metadata_asks_colab_for_a_gpu(notebook):
-    assert notebook.metadata["accelerator"] == "GPU"
-    for tag in ("helpers", "study"):
-        (cell,) = tagged(notebook, tag)
-        assert cell.metadata["cellView"] == "form" and cell.source.startswith("# @title")
-        assert cell.metadata["jupyter"]["source_hidden"]
+def test_code_is_short_and_a_digit_comes_first(notebook):
+    code = code_of(notebook)
+    long = [cell.source[:60] for cell in code if cell.source.count("\n") > 47 and "PAGE = " not in cell.source]
+    assert not long
+    cells = [cell for cell in notebook.cells if cell is refresh.tagged(notebook, "digit") or cell.cell_type == "code"]
+    assert cells[0] is refresh.tagged(notebook, "digit")  # before any code
+    shown = [any("image/png" in output.get("data", {}) for output in cell.outputs) for cell in code]
+    assert sum(cell.source.count("\n") + 1 for cell in code[: shown.index(True)]) <= 80
+    for cell in code:
+        if cell.source.startswith("# @title"):
+            assert cell.metadata["cellView"] == "form" and cell.metadata["jupyter"]["source_hidden"]
+
+
+def test_style():
+    for command in (["check"], ["format", "--check"]):
+        done = subprocess.run([sys.executable, "-m", "ruff", *command, "."], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 # ---------------------------------------------------------------- what it stores
 
 
+def test_metadata_asks_colab_for_a_gpu(notebook):
+    assert notebook.metadata["accelerator"] == "GPU"
+
+
 def test_it_is_stored_executed_in_order(notebook):
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    code = code_of(notebook)
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
     for cell in code:
         for output in cell.outputs:
@@ -106,37 +160,63 @@ def test_it_is_stored_executed_in_order(notebook):
             assert output.get("name") != "stderr", output
             assert not any("widget" in kind for kind in output.get("data", {}))
         assert not re.search(r"(?<![\w.:/<])/[a-z]+/[\w.-]+/[\w.-]+", text_of(cell)), "an absolute path"
-    assert NOTEBOOK.stat().st_size < 3e6
+    assert NOTEBOOK.stat().st_size < 2.5e6
 
 
 def test_it_stores_a_full_run(notebook):
-    texts = [text_of(cell) for cell in notebook.cells if cell.cell_type == "code"]
-    assert sum("20/20 epochs" in text for text in texts) == 2 and not any("resumed" in text for text in texts)
-    assert stored_accuracy(notebook, "submitted") >= 99.0
-    assert stored_accuracy(notebook, "final") > stored_accuracy(notebook, "submitted")
+    runs = [cell for cell in code_of(notebook) if "20/20 epochs" in text_of(cell)]
+    assert len(runs) == 2 and not any("resumed" in text_of(cell) for cell in runs)
+    for cell in runs:  # one line and one picture of the curves, however often they were updated
+        kinds = [sorted(output["data"]) for output in cell.outputs]
+        assert kinds == [["text/plain"], ["image/png", "text/plain"]]
+    submitted, final = (float(refresh.stored_accuracy(notebook, f"result-{name}")) for name in ("submitted", "final"))
+    assert final > submitted >= 99.0
 
 
 def test_it_stores_the_briefs_summary(notebook):
-    (cell,) = [cell for cell in notebook.cells if cell.source.startswith("summary(")]
+    (cell,) = [cell for cell in code_of(notebook) if "\nsummary(" in cell.source]
     rows = [" ".join(line.split()) for line in text_of(cell).splitlines() if re.match(r"\s+\w+-\d+ ", line)]
     assert rows == BRIEF_SUMMARY.strip().splitlines()
     assert "Total params: 19,866" in text_of(cell)
 
 
-def test_its_steps_are_those_of_the_study(notebook):
-    results = study_results(read(), load_definitions())
-    (cell,) = tagged(notebook, "steps")
-    shown = dict(re.findall(r"\*\*\d+ · (.*?)\*\*\n- \*Target:\* .+\n- \*Result:\* (.*)\n- \*Analysis:\* .+", cell.source))
-    assert list(shown) == [*(recipe.name for recipe in load_definitions()["STEPS"]), "final", "small"]
-    for name, text in shown.items():
-        accuracies = results[name]["accuracy"]
-        assert text.startswith(f"{mean_and_spread(accuracies)}, n = {len(accuracies)}; in training "), name
-    rows = read()
-    means = [rows[(rows["recipe"] == name) & (rows["split"] == "test")].groupby("epoch")["test_accuracy"].mean()
-             for name in ("averaged weights", "augmentation")]
-    early, late = (mean.index[mean >= 99.28][0] for mean in means)
-    assert f"first passes 99.28% at epoch {early}, not {late}" in cell.source
-    assert rows.loc[(rows["recipe"] == "as submitted") & (rows["split"] == "test"), "test_accuracy"].min() > 91  # section 8.1
+# ---------------------------------------------------------------- what it says
+
+
+def difference(name: str, base: str) -> tuple[float, float]:
+    """(difference of two recipes' means, its standard error), in points."""
+    first, second = (last_epochs(read_runs(), each, RECIPES[each].epochs)["test_accuracy"] for each in (base, name))
+    return second.mean() - first.mean(), (first.var() / len(first) + second.var() / len(second)) ** 0.5
+
+
+def test_claims_about_the_steps_are_no_stronger_than_the_study():
+    rows = read_runs()
+    for name, base in [
+        ("no dropout", "as submitted"),
+        ("averaged weights", "augmentation"),
+        ("undistorted at the end", "averaged weights"),
+    ]:
+        gain, error = difference(name, base)
+        assert abs(gain) < 2 * error, f"{name}: 'nothing that these seeds can show'"
+    gain, error = difference("final", "undistorted at the end")
+    assert 1.5 * error < gain < 3 * error, "'about twice its standard error'"
+    gain, error = difference("one-cycle learning rate", "no dropout")
+    assert gain > 3 * error, "'the first clear gain'"
+    gain, error = difference("augmentation", "one-cycle learning rate")
+    assert 2 * error < gain < 3 * error, "'twice its standard error and a little more'"
+    assert all(gain > 4 * error for gain, error in (difference(name, "as submitted") for name in ("final", "small")))
+    first = {name: int(np.argmax(by_epoch(rows, name) >= TARGET)) for name in ("augmentation", "averaged weights")}
+    assert first["averaged weights"] < first["augmentation"]
+    losses = rows.loc[(rows["recipe"] == "as submitted") & (rows["split"] == "test"), "test_loss"]
+    assert losses.max() < 0.2  # section 7.5: no dead class
+    final = last_epochs(rows, "final", 20).set_index("seed")["test_accuracy"]
+    assert final.idxmax() == 1  # section 9: the live run's seed is the luckiest
+
+
+def test_the_notebook_states_the_ratios_measured(notebook):
+    seconds = pd.read_csv(speed.CSV).set_index("way")["seconds"]
+    loader = [seconds[f"official loop, {workers} workers"] / seconds["ours"] for workers in (0, 2)]
+    assert f"{loader[0]:.1f} to {loader[1]:.1f} times as long" in prose_of(notebook)
 
 
 # ---------------------------------------------------------------- that it runs
@@ -146,25 +226,29 @@ def test_it_runs_alone_in_an_empty_folder(notebook, tmp_path):
     """Only the data is elsewhere: the download can't be tested where there is no network."""
     alone = copy.deepcopy(notebook)
     execute(alone, tmp_path, EPOCHS="1", MNIST_ROOT=str(ROOT / "data"))
-    assert (tmp_path / "helpers.py").read_bytes() == (ROOT / "helpers.py").read_bytes()
-    assert not (tmp_path / "images").exists() and not (tmp_path / "data").exists()
-    assert sum("1/1 epochs" in text_of(cell) for cell in alone.cells if cell.cell_type == "code") == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoints"]
+    assert [path.suffix for path in (tmp_path / "checkpoints").iterdir()] == [".pt"]
+    assert sum("1/1 epochs" in text_of(cell) for cell in code_of(alone)) == 2
 
 
 def test_comparison_bites(notebook, tmp_path):
     """nbval passes over the notebook's first checked cells, and fails where one stored number is changed."""
-    checked = [index for index, cell in enumerate(notebook.cells) if "nbval-check-output" in cell.metadata.get("tags", [])]
+    checked = [i for i, cell in enumerate(notebook.cells) if "nbval-check-output" in cell.metadata.get("tags", [])]
     assert len(checked) >= 10
     short = copy.deepcopy(notebook)
-    short.cells = short.cells[:checked[1] + 1]
+    short.cells = short.cells[: checked[1] + 1]
     counts = short.cells[-1].outputs[0]["data"]
     assert "5421" in counts["text/plain"]
-    (tmp_path / "helpers.py").write_bytes((ROOT / "helpers.py").read_bytes())
 
     def failures() -> str:
         nbformat.write(short, tmp_path / "short.ipynb")
-        done = subprocess.run([sys.executable, "-m", "pytest", "-q", "--nbval-lax", "-p", "no:cacheprovider", "short.ipynb"],
-                              cwd=tmp_path, env={**os.environ, "MNIST_ROOT": str(ROOT / "data")}, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "--nbval-lax", "-p", "no:cacheprovider", "short.ipynb"],
+            cwd=tmp_path,
+            env={**os.environ, "MNIST_ROOT": str(ROOT / "data")},
+            capture_output=True,
+            text=True,
+        )
         return done.stdout.splitlines()[-1]
 
     assert "failed" not in failures()
@@ -177,7 +261,8 @@ def test_comparison_bites(notebook, tmp_path):
 def test_a_full_run_reaches_99_percent(notebook, tmp_path):
     full = copy.deepcopy(notebook)
     execute(full, tmp_path, EPOCHS="20", MNIST_ROOT=str(ROOT / "data"))
-    assert stored_accuracy(full, "submitted") >= 99.0 and stored_accuracy(full, "final") >= 99.4
+    submitted, final = (float(refresh.stored_accuracy(full, f"result-{name}")) for name in ("submitted", "final"))
+    assert submitted >= 99.0 and final >= 99.4
 
 
 # ---------------------------------------------------------------- README and CI
@@ -191,14 +276,26 @@ def test_readme_and_ci_give_the_same_command():
 
 
 def test_readme_names_the_versions_of_the_stored_run(notebook):
-    stored = "".join(text_of(cell) for cell in notebook.cells if cell.cell_type == "code")
+    stored = "".join(text_of(cell) for cell in code_of(notebook))
     versions = re.search(r"(Python \S+), (torch \S+?)(?:\+\w+)?, (torchvision [\d.]+)", stored)
     readme = README.read_text(encoding="utf-8")
     assert all(version in readme for version in versions.groups())
 
 
 def test_readme_pictures_exist_and_are_described():
-    pictures = re.findall(r"!\[(.*?)\]\((.*?)\)", README.read_text(encoding="utf-8"))
+    pictures = re.findall(r"!\[(.*?)\]\((images.*?)\)", README.read_text(encoding="utf-8"))
     assert pictures
     for words, path in pictures:
         assert len(words) > 20 and (ROOT / path).exists()
+    assert {path.name for path in (ROOT / "images").iterdir()} == {Path(path).name for _, path in pictures}
+
+
+def test_benchmarks_import_in_one_direction():
+    """Each file only imports files of floors below its own, at its top."""
+    floors = [["export", "results"], ["page", "recipes"], ["accuracy", "screening", "speed"], ["speed_trials"], ["refresh"]]
+    floor_of = {name: floor for floor, names in enumerate(floors) for name in names}
+    for name, floor in floor_of.items():
+        source = (BENCHMARKS / f"{name}.py").read_text(encoding="utf-8")
+        imported = re.findall(r"^ *(?:import|from) (\w+)", source, re.MULTILINE)
+        assert all(floor_of[other] < floor for other in imported if other in floor_of), name
+        assert not re.search(r"^ +(?:import \w|from \w+ import)", source, re.MULTILINE), name
