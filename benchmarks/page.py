@@ -901,7 +901,7 @@ PALETTE = [MARK, BLUE, *"0 0.2 0.4 0.6 0.8".split(), *STILL_COLOURS(np.linspace(
 def page_still(model: nn.Module, image: torch.Tensor) -> bytes:
     """A still picture of the page, as PNG: a digit, one unit's field, the answer, feature maps."""
     convolutions = [op for op in network_operations(model) if op["kind"] == "convolution"]
-    figure = plt.figure(figsize=(6.6, 6.0), dpi=100)
+    figure = plt.figure(figsize=(6.6, 6.0), dpi=100, layout="none")
     figure.suptitle("Live where scripts run: draw, and point at any unit", fontsize=14, y=0.985)
     _draw_field(figure.add_axes((0.01, 0.40, 0.455, 0.46)), image, convolutions[:4][-1])
     _draw_answer(figure.add_axes((0.56, 0.45, 0.43, 0.41)), _answers(model, image[None])[0].exp().numpy())

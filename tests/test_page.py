@@ -14,10 +14,10 @@ from pathlib import Path
 import nbformat
 import pytest
 import torch
-from page import network_operations, network_page, page_bundle, page_examples
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from page import network_operations, network_page, page_bundle, page_examples
 from recipes import FINAL, FinalNet, Net, SmallNet, run_recipe
 from results import ROOT
 
