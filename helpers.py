@@ -228,6 +228,7 @@ def _window(layer: Layer, sources: list[Layer], ignore_norms: bool) -> list[list
     norm = layer.kind in NORMS and given.get("training", True)  # takes means of this very image
     over_channels = layer.kind in OVER_CHANNELS and given["dim"] in (1, 1 - len(layer.shape))
     same_map = layer.kind in ("view", "reshape") and len(layer.shape) > 3
+    same_map |= layer.kind == "slice" and layer.shape == sources[0].shape  # x[:, :2] slices the batch too
     pointwise = layer.kind in POINTWISE or norm or over_channels or same_map or largest == (1, 1)
     kernel, stride, padding, dilation = 1, 1, 0, 1
     if norm and not ignore_norms:
