@@ -168,18 +168,21 @@ class RandomAffine:
     background: float = -0.4242  # a black pixel after normalisation: (0 - 0.1307) / 0.3081
 
     def __call__(self, images):
+        grid = self.places(images).view(-1, 2, *images.shape[2:]).movedim(1, -1)
         # grid_sample fills with 0 what lies outside the image, so make the background 0 for a moment.
-        return F.grid_sample(images - self.background, self.grid(images), align_corners=False) + self.background
+        return F.grid_sample(images - self.background, grid, align_corners=False) + self.background
 
-    def grid(self, images):
-        """Where each pixel of the new images comes from, (N, 28, 28, 2), in units of -1 to 1 across the image."""
+    def places(self, images):
+        """Where each pixel of the new images comes from: x and y, from -1 to 1 across the image, (N, 2, 28 * 28)."""
         angle, size, slant, right, down = 2 * torch.rand(5, len(images), device=images.device) - 1
         angle, size, slant = math.radians(self.degrees) * angle, 1 + self.scale * size, self.shear * slant
         right, down = (2 * self.shift / images.shape[-1] * shift for shift in (right, down))
         cos, sin = size * angle.cos(), size * angle.sin()
-        # Rotation times slant, and the shift.
+        # Rotation times slant, and the shift: it takes x, y and 1 of a pixel to its place in the old image.
         matrix = torch.stack([cos, slant * cos - sin, right, sin, slant * sin + cos, down], 1).view(-1, 2, 3)
-        return F.affine_grid(matrix, images.shape, align_corners=False)
+        middles = (2 * torch.arange(images.shape[-1], device=images.device) + 1) / images.shape[-1] - 1
+        y, x = torch.meshgrid(middles, middles, indexing="ij")
+        return matrix @ torch.stack([x, y, torch.ones_like(x)]).flatten(1)
 
 
 AUGMENTED = step(ONE_CYCLE, "augmentation", augment=RandomAffine())

@@ -69,11 +69,10 @@ class RandomDistortion(recipes.RandomAffine):
     elastic: float = 1.0
     points: int = 5
 
-    def grid(self, images):
+    def places(self, images):
         strength = self.elastic * torch.rand(len(images), 1, 1, device=images.device)
-        pushes = strength * torch.randn(len(images), 2, self.points**2, device=images.device)  # right and down
-        bend = (pushes @ self.spread(images)).view(-1, 2, *images.shape[2:])  # of every pixel
-        return super().grid(images) + 2 / images.shape[-1] * bend.movedim(1, -1)
+        pushes = strength * torch.randn(len(images), 2, self.points**2, device=images.device)  # pixels right and down
+        return super().places(images) + 2 / images.shape[-1] * pushes @ self.spread(images)
 
     def spread(self, images):
         """How a push of each control point spreads over the image: (points**2, 28 * 28), by bicubic interpolation."""
