@@ -195,46 +195,63 @@ def trace_layers(model: nn.Module, input_size=(1, 28, 28)) -> list[Layer]:
 
 
 def _layer_of(node, known: dict, model: nn.Module) -> Layer:
-    """The layer that a node of torch.export's graph makes; of its arguments, layers are None."""
-    inputs = [known[source] for source in node.all_input_nodes if isinstance(known[source], int)]
-    tensors = {source: tensor for source, tensor in known.items() if not isinstance(tensor, int)}
-    given, named = map_arg(node.args, tensors.get), map_arg(node.kwargs, tensors.get)
-    schema = getattr(node.target, "_schema", None)  # getitem, which is Python's own, has none
-    arguments = {each.name: each.default_value for each in schema.arguments} if schema else {}
-    arguments |= dict(zip(list(arguments) or range(len(given)), given)) | dict(named)
+    """The layer that a node of torch.export's graph makes."""
     kind = getattr(node.target, "_opname", node.target.__name__).rstrip("_")
     module = list(node.meta["nn_module_stack"].values())[-1][0]
     is_leaf = module and not list(model.get_submodule(module).children())
+    inputs = [known[source] for source in node.all_input_nodes if isinstance(known[source], int)]
     output = node.meta["val"]
     output = output[0] if isinstance(output, (tuple, list)) else output
-    return Layer(module if is_leaf else node.name, kind, inputs, arguments, tuple(output.shape))
+    return Layer(module if is_leaf else node.name, kind, inputs, _arguments_of(node, known), tuple(output.shape))
 
 
-# What calls do to the positions of a map, by PyTorch's names for them.
-SLIDING = {"conv2d", "max_pool2d", "avg_pool2d"}
+def _arguments_of(node, known: dict) -> dict:
+    """All that a node's call is given, by PyTorch's names, defaults too; None for what layers put out."""
+    tensors = {source: thing for source, thing in known.items() if not isinstance(thing, int)}
+    given, named = map_arg(node.args, tensors.get), map_arg(node.kwargs, tensors.get)
+    schema = getattr(node.target, "_schema", None)
+    if schema is None:  # Python's own getitem
+        return dict(enumerate(given)) | dict(named)
+    defaults = {each.name: each.default_value for each in schema.arguments}
+    return defaults | dict(zip(defaults, given)) | dict(named)
+
+
+# By PyTorch's names for them.
 POINTWISE = set("""image add sub rsub mul div neg abs pow sqrt exp log maximum minimum clamp
     clamp_min relu relu6 hardtanh leaky_relu prelu rrelu elu celu selu gelu silu mish sigmoid
     log_sigmoid tanh hardswish hardsigmoid softplus softsign dropout feature_dropout alpha_dropout
     batch_norm contiguous clone to getitem""".split())  # fmt: skip
 OVER_CHANNELS = {"cat", "chunk", "split", "split_with_sizes", "slice", "softmax", "log_softmax"}
+
+
+def _keeps_places(layer: Layer, sources: list[Layer]) -> bool:
+    """Whether each place of a layer's map is made of the same place of the maps that it reads."""
+    largest = max((source.size for source in sources), default=layer.size)
+    if layer.size != largest or layer.shape[:1] not in ((1,), ()):
+        return False
+    if layer.size == (1, 1):
+        return True  # there is one place only
+    if layer.kind == "slice" and layer.shape == sources[0].shape:
+        return True  # x[:, :2] slices the batch too, and takes all of it
+    if layer.kind in OVER_CHANNELS:
+        return layer.arguments["dim"] in (1, 1 - len(layer.shape))
+    return layer.kind in POINTWISE or (layer.kind in ("view", "reshape") and len(layer.shape) > 3)
+
+
+SLIDING = {"conv2d", "max_pool2d", "avg_pool2d"}
+NORMS = {"batch_norm", "group_norm", "layer_norm", "instance_norm"}
 OVER_MAP = {"flatten", "view", "reshape", "mean", "sum", "amax", "linear"}
 OVER_MAP |= {"adaptive_avg_pool2d", "adaptive_max_pool2d"}
-NORMS = {"batch_norm", "group_norm", "layer_norm", "instance_norm"}
 
 
 def _window(layer: Layer, sources: list[Layer], ignore_norms: bool) -> list[list[int]]:
-    """Kernel, stride, padding, dilation of a layer, each [rows, columns]; 1, 1, 0, 1 if pointwise."""
-    given, largest = layer.arguments, max((source.size for source in sources), default=layer.size)
-    norm = layer.kind in NORMS and given.get("training", True)  # takes means of this very image
-    over_channels = layer.kind in OVER_CHANNELS and given["dim"] in (1, 1 - len(layer.shape))
-    same_map = layer.kind in ("view", "reshape") and len(layer.shape) > 3
-    same_map |= layer.kind == "slice" and layer.shape == sources[0].shape  # x[:, :2] slices the batch too
-    pointwise = layer.kind in POINTWISE or norm or over_channels or same_map or largest == (1, 1)
-    kernel, stride, padding, dilation = 1, 1, 0, 1
-    if norm and not ignore_norms:
-        raise ValueError(f"layer {layer.name!r} ({layer.kind}) takes means over the whole map, so all "
-                         "that follows sees all of it; ignore_norms=True gives the field without them")  # fmt: skip
-    if layer.kind in SLIDING:
+    """Kernel, stride, padding, dilation of a layer, each [rows, columns]; 1, 1, 0, 1 if it keeps places."""
+    given, kernel, stride, padding, dilation = layer.arguments, 1, 1, 0, 1
+    read = [source.size for source in sources if source.size != (1, 1)]
+    if layer.kind in NORMS and given.get("training", True):  # takes means of this very image
+        require(ignore_norms, f"layer {layer.name!r} ({layer.kind}) takes means over the whole map, so all that "
+                              "follows sees all of it; ignore_norms=True gives the field without them")  # fmt: skip
+    elif layer.kind in SLIDING:
         kernel = given["weight"].shape[2:] if layer.kind == "conv2d" else given["kernel_size"]
         stride = given["stride"] or kernel  # a pool steps by its kernel where nothing else is said
         padding, dilation = given["padding"], given.get("dilation", 1)
@@ -243,11 +260,12 @@ def _window(layer: Layer, sources: list[Layer], ignore_norms: bool) -> list[list
             padding = {"valid": 0, "same": same}[padding]
     elif layer.kind == "pad" and given["mode"] != "circular":
         padding = given["pad"][2::-2]  # (top, left), of left, right, top, bottom
-    elif layer.kind in OVER_MAP and layer.size == (1, 1) != largest:
-        kernel = largest
-    elif not pointwise or layer.size != largest or layer.shape[:1] not in ((1,), ()):
-        raise ValueError(f"receptive_field does not understand layer {layer.name!r} ({layer.kind}); "
-                         "measured_receptive_field measures what any network sees")  # fmt: skip
+    elif layer.kind in OVER_MAP and layer.size == (1, 1) and read:
+        kernel = max(read)
+    else:
+        known = _keeps_places(layer, sources)
+        require(known, f"receptive_field does not understand layer {layer.name!r} ({layer.kind}); "
+                       "measured_receptive_field measures what any network sees")  # fmt: skip
     return [np.broadcast_to(value, 2).tolist() for value in (kernel, stride, padding, dilation)]
 
 
@@ -280,17 +298,18 @@ def receptive_field(model: nn.Module, input_size=(1, 28, 28), ignore_norms=False
     cuts = (i for i, layer in enumerate(layers) if layer.kind == "view" and layer.shape[0] != 1)
     layers = layers[: next(cuts, None)]  # the table ends where a view cuts one image into several
     windows = [_window(layer, [layers[i] for i in layer.inputs], ignore_norms) for layer in layers]
-    along = [fields_along(layers, windows, axis) for axis in (0, 1)]
-    rows, last = [], None
-    for layer, (kernel, stride, padding, _), *seen in zip(layers, windows, *along):
-        start, jump, field = zip(*seen)  # each (rows, columns)
-        joined = len(layer.inputs) > 1 and rows and field != last
-        if every_layer or joined or max(*kernel, *stride) > 1 or max(padding) > 0:
-            rows.append([layer.name, kernel, stride, padding, layer.size, jump, start, field])
-            last = field
-    columns = "layer kernel stride padding output_size jump start receptive_field".split()
-    image = ["image", (1, 1), (1, 1), (0, 0), layers[0].size, (1, 1), (0, 0), (1, 1)]
-    table = pd.DataFrame(rows or [image], columns=columns).set_index("layer")
+    rows, columns = (fields_along(layers, windows, axis) for axis in (0, 1))
+    listed = []
+    for layer, (kernel, stride, padding, _), *seen in zip(layers, windows, rows, columns):
+        start, jump, field = zip(*seen)  # each (along the rows, along the columns)
+        moves = max(*kernel, *stride) > 1 or max(padding) > 0
+        joins = len(layer.inputs) > 1 and listed and field != listed[-1][-1]
+        if every_layer or moves or joins:
+            listed.append([layer.name, kernel, stride, padding, layer.size, jump, start, field])
+    if not listed:  # no layer changes anything: what the image itself sees
+        listed = [["image", (1, 1), (1, 1), (0, 0), layers[0].size, (1, 1), (0, 0), (1, 1)]]
+    names = "layer kernel stride padding output_size jump start receptive_field".split()
+    table = pd.DataFrame(listed, columns=names).set_index("layer")
     return table.map(lambda pair: pair[0] if pair[0] == pair[1] else tuple(pair)).reset_index()
 
 
