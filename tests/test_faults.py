@@ -398,6 +398,42 @@ def test_a_loader_kept_from_an_interrupted_run_will_do(tmp_path):
     pd.testing.assert_frame_equal(run(tmp_path / "run.pt"), whole)
 
 
+def shuffled(data):
+    return DataLoader(data, 32, shuffle=True, generator=torch.Generator().manual_seed(3))
+
+
+PARTS = {
+    "Adam": (lambda data: helpers.TensorLoader(data, 32, True, torch.neg, torch.Generator().manual_seed(3), 2), "Adam"),
+    "AdamW with a DataLoader": (shuffled, "AdamW"),
+    "a DataLoader without generator": (lambda data: DataLoader(data, 32, shuffle=True), "SGD"),
+}
+
+
+@pytest.mark.parametrize("case", PARTS)
+def test_resumed_in_mid_run_it_ends_bit_for_bit_the_same(case, tmp_path):
+    """With everything made anew, as after a restart; dropout and averaging too."""
+    make_loader, optimizer_name = PARTS[case]
+    data = TensorDataset(torch.randn(96, 1, 28, 28, generator=torch.Generator().manual_seed(0)), torch.arange(96) % 10)
+
+    def run(path, epochs):
+        torch.manual_seed(1)
+        model = Net()
+        optimizer = getattr(torch.optim, optimizer_name)(model.parameters(), 0.01)
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 2, 0.5)
+        average = RECIPES["final"].average(model)
+        loader, test_loader = make_loader(data), DataLoader(data, 50)
+        history = helpers.fit(model, "cpu", loader, test_loader, optimizer, scheduler, epochs, average, path)
+        states = [*model.state_dict().values(), *average.state_dict().values()]
+        return history.drop(columns="seconds"), states, torch.get_rng_state()
+
+    whole, weights, random = run(tmp_path / "whole.pt", 5)
+    run(tmp_path / "run.pt", 3)
+    torch.rand(7)  # what else happened since then does not matter
+    resumed, again, random_again = run(tmp_path / "run.pt", 5)
+    pd.testing.assert_frame_equal(resumed, whole)
+    assert all(torch.equal(a, b) for a, b in zip(weights, again, strict=True)) and torch.equal(random, random_again)
+
+
 def described(**changes):
     """What tells a run from others, for one with some things changed."""
     torch.manual_seed(1)

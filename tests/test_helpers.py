@@ -225,6 +225,13 @@ def test_every_scheduler_steps_as_its_class_expects():
     assert cosine.tolist() == pytest.approx([0.1 * (1 + math.cos(math.pi * epoch / 4)) / 2 for epoch in range(4)])
 
 
+def test_a_cyclic_rate_goes_up_and_down_by_batches():
+    rates = run_fit(
+        lambda optimizer: CyclicLR(optimizer, 0.1, 0.4, step_size_up=6, step_size_down=6), step_every="batch"
+    )[2]["lr"]
+    assert rates.tolist() == pytest.approx([0.1, 0.25, 0.4, 0.25])  # of 3 batches an epoch
+
+
 def test_the_schedule_steps_on_the_test_set():
     class Recorder(ReduceLROnPlateau):
         def step(self, metrics):
@@ -276,6 +283,21 @@ def test_one_epoch_of_the_brief_learns(mnist):
     part = TensorDataset(*(tensor[:6400] for tensor in mnist[0].tensors))
     _, history = run_recipe(AS_SUBMITTED, part, mnist[1], seed=1, epochs=1)
     assert history["test_accuracy"].iloc[0] > 60
+
+
+def test_a_compiled_model_trains_as_the_model_does():
+    def history(compiled):
+        model = toy_model()
+        model = torch.compile(model, backend="eager") if compiled else model
+        loader = helpers.TensorLoader(toy_data(), 32)
+        average = MovingAverage(model)
+        fitted = helpers.fit(model, "cpu", loader, loader, sgd(model), epochs=2, average=average)
+        return fitted.drop(columns="seconds")
+
+    pd.testing.assert_frame_equal(history(True), history(False))
+    compiled = torch.compile(Net(), backend="eager")
+    assert helpers.receptive_field(compiled)["receptive_field"].tolist() == [3, 5, 9, 11, 19, 27, 43]
+    assert helpers.measured_receptive_field(compiled) == (28, 28)
 
 
 # ---------------------------------------------------------------- saving
@@ -448,6 +470,11 @@ def test_figures_show_what_they_are_given():
     labels = torch.tensor([1, 2, 3])
     mistakes = helpers.plot_mistakes(torch.zeros(3, 1, 28, 28), labels, log_probabilities)
     assert [axes.get_title() for axes in mistakes.axes if axes.get_title()] == ["2 → 1\n91%"]
+
+    sure = torch.tensor([0.5, 0.9, 0.7, 0.6])
+    answers = torch.stack([1 - sure, sure], 1).log()
+    worst = helpers.plot_mistakes(torch.zeros(4, 1, 28, 28), torch.tensor([0, 0, 1, 0]), answers, count=2)
+    assert [axes.get_title() for axes in worst.axes if axes.get_title()] == ["0 → 1\n90%", "0 → 1\n60%"]
 
     confusion = helpers.plot_confusion(labels, log_probabilities.argmax(1))
     shown = {(int(t.get_position()[1]), int(t.get_position()[0])): t.get_text() for t in confusion.axes[0].texts}
