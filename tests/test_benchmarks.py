@@ -2,7 +2,6 @@
 
 import sys
 
-import nbformat
 import pandas as pd
 import pytest
 import torch
@@ -11,7 +10,7 @@ from torch.utils.data import TensorDataset
 import accuracy
 import speed
 from recipes import RECIPES
-from results import BENCHMARKS, NOTEBOOK, append, last_epochs, mean_and_spread, read_runs
+from results import BENCHMARKS, append, last_epochs, mean_and_spread, read_runs
 
 
 def toy_mnist(*_):
@@ -165,15 +164,3 @@ def test_final_has_the_lower_loss_on_held_out_images():
     assert len(losses) >= 3 and (losses["final"] < losses["undistorted at the end"]).all()
     readme = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
     assert all(f"{losses[name].mean():.4f}" in readme for name in ("final", "undistorted at the end", "small"))
-
-
-def test_the_notebook_states_the_ratios_measured():
-    seconds = (
-        pd.read_csv(speed.CSV).set_index("way")["seconds"]
-        / pd.read_csv(speed.CSV).set_index("way").loc["ours", "seconds"]
-    )
-    text = "\n".join(
-        cell.source for cell in nbformat.read(NOTEBOOK, as_version=4).cells if cell.cell_type == "markdown"
-    )
-    loader = [seconds[f"official loop, {workers} workers"] for workers in (0, 2)]
-    assert f"{loader[0]:.1f} to {loader[1]:.1f} times as long" in text
