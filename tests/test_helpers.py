@@ -91,6 +91,10 @@ def test_loader_gives_every_sample_once_and_a_short_last_batch():
     assert not torch.equal(first, second)
 
 
+def test_one_image_is_a_batch():
+    assert [len(labels) for _, labels in helpers.TensorLoader(toy_data(1), 8)] == [1]
+
+
 def test_loader_without_shuffle_equals_a_dataloader():
     data = toy_data(70)
     for ours, theirs in zip(helpers.TensorLoader(data, 32), DataLoader(data, 32), strict=True):
@@ -300,6 +304,32 @@ def test_a_compiled_model_trains_as_the_model_does():
     assert helpers.measured_receptive_field(compiled) == (28, 28)
 
 
+def test_a_notebook_shows_one_line_and_one_picture_and_updates_them(monkeypatch):
+    shown, updates = [], []
+
+    class Handle:
+        def __init__(self, thing):
+            shown.append(thing)
+
+        def update(self, thing, raw):
+            updates.append((thing, raw))
+
+    class Shell:
+        kernel = None
+
+    monkeypatch.setattr(helpers, "get_ipython", Shell)
+    monkeypatch.setattr(helpers.display, "display", lambda thing, display_id, raw: Handle(thing))
+    _, _, history = run_fit(lambda optimizer: None, epochs=3)
+    line, picture = shown
+    assert "1/3 epochs" in line["text/plain"] and "resumed" not in line["text/plain"]
+    assert [raw for _, raw in updates] == [True, False] * 3
+    last_line, last_picture = (thing for thing, _ in updates[-2:])
+    assert f"test accuracy {history['test_accuracy'].iloc[-1]:.2f}%" in last_line["text/plain"]
+    loss, accuracy = last_picture.axes
+    assert loss.lines[1].get_ydata().tolist() == history["test_loss"].tolist() and loss.get_xlim() == (0.5, 3.5)
+    assert accuracy.lines[0].get_ydata().tolist() == history["train_accuracy"].tolist()
+
+
 # ---------------------------------------------------------------- saving
 
 
@@ -405,6 +435,10 @@ CASES = {
     ),
     "logits, not log-probabilities": (lambda _: fit_toy(toy_model()[:-1]), "log_softmax"),
     "probabilities": (lambda _: fit_toy(nn.Sequential(*toy_model()[:-1], nn.Softmax(1))), "log_softmax"),
+    "logits in a test": (
+        lambda _: helpers.test(toy_model()[:-1], "cpu", helpers.TensorLoader(toy_data(), 70)),
+        "log_softmax",
+    ),
     "softmax over the batch": (lambda _: fit_toy(nn.Sequential(*toy_model()[:-1], nn.LogSoftmax(0))), "dim=1"),
     "nan in the images": (lambda _: fit_toy(data=with_tensors(noise * math.nan)), "nan"),
     "learning rate too high": (

@@ -300,13 +300,19 @@ def test_a_number_made_of_the_map_is_seen_everywhere():
     assert measured_receptive_field(Functional(lambda x: x + x.mean())) == (28, 28)
 
 
+def test_the_overhang_of_a_pool_counts_as_seen_like_padding():
+    """With ceil_mode the last window of 28 pixels by threes reaches two pixels past the image."""
+    model = nn.Sequential(nn.MaxPool2d(3, 3, ceil_mode=True), nn.Conv2d(1, 1, 10))
+    assert last(model) == 30 and measured_receptive_field(model) == (28, 28)
+
+
 def test_pooling_by_the_map_s_own_size():
     assert last(Functional(lambda x: F.avg_pool2d(x, x.shape[2:]))) == 3 + 27
 
 
 def test_a_network_without_geometry_has_one_row():
     table = receptive_field(nn.Sequential(nn.Conv2d(1, 4, 1), nn.ReLU()))
-    assert table[["layer", "output_size", "start", "receptive_field"]].values.tolist() == [["image", 28, 0, 1]]
+    assert table.values.tolist() == [["image", 1, 1, 0, 28, 1, 0, 1]]
 
 
 def test_a_row_for_every_layer():
