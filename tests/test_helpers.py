@@ -109,6 +109,11 @@ def test_loader_augments_images_and_leaves_the_dataset_alone():
     assert torch.equal(data.tensors[0], before)
 
 
+def test_a_loader_augments_its_first_passes():
+    loader = helpers.TensorLoader(toy_data(8), 8, augment=torch.zeros_like, augment_epochs=2)
+    assert [not images.any() for _ in range(3) for images, _ in loader] == [True, True, False]
+
+
 # ---------------------------------------------------------------- train and test
 
 

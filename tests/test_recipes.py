@@ -193,6 +193,14 @@ def test_an_average_never_counts_a_batch_for_less_than_its_least_share():
     assert MovingAverage(model).least == 0.001
 
 
+def test_a_run_is_kept_under_its_recipe_and_seed(tmp_path):
+    data = toy_data(10)
+    run_recipe(AS_SUBMITTED, data, data, epochs=1, folder=tmp_path)
+    run_recipe(FINAL, data, data, seed=7, epochs=1, folder=tmp_path)
+    names = sorted(path.name.rsplit(",", 1)[0] for path in tmp_path.iterdir())
+    assert names == ["as submitted, seed 1", "final, seed 7"]
+
+
 def test_without_an_average_the_trained_model_is_returned():
     data, kept = toy_data(), []
 
