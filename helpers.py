@@ -133,6 +133,7 @@ def plot_receptive_field(table: pd.DataFrame, image: torch.Tensor, columns=4) ->
         frame = {"xy": (x, y), "width": width, "height": height, "fill": False}
         axes.add_patch(plt.Rectangle(**frame, hatch="/////", edgecolor="#aaaaaa", zorder=1))
         axes.imshow(image, cmap="gray_r", extent=(0, image.shape[1], image.shape[0], 0), zorder=2)
+        axes.add_patch(plt.Rectangle((0, 0), image.shape[1], image.shape[0], fill=False, edgecolor="C4", zorder=2))
         axes.add_patch(plt.Rectangle(**frame, edgecolor="C3", linewidth=2, zorder=3))
         axes.set_title(f"{layer}: {height}×{width}", fontsize=10, loc="center")
     for axes in grid.flat[len(table) :]:
@@ -168,6 +169,7 @@ def trace_layers(model: nn.Module, input_size=(1, 28, 28)) -> list[Layer]:
     The first layer is the image itself. Raises ValueError where torch.export can't follow.
     """
     require(len(input_size) == 3, f"input_size must be (channels, height, width), got {input_size}")
+    model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
     model = copy.deepcopy(model).cpu().float().eval()
     try:
         program = torch.export.export(model, (torch.zeros(1, *input_size),), strict=False)
@@ -290,8 +292,9 @@ def receptive_field(model: nn.Module, input_size=(1, 28, 28), ignore_norms=False
     For kernel k, dilation d, stride s, padding p: field += (k - 1) * d * jump, start -= p * jump,
     then jump *= s (Araujo, Norris and Sim, Computing Receptive Fields of Convolutional Neural
     Networks, Distill 2019). jump is the distance in pixels between neighbouring outputs, start the
-    first pixel that the first output sees, negative in the padding, which counts as seen. Values
-    are ints where height and width agree, else pairs. every_layer: a row for each of trace_layers.
+    first pixel that the first output sees, negative in the padding, which counts as seen; so does what
+    a pool with ceil_mode reads past the last pixel. Values are ints where height and width agree,
+    else pairs. every_layer: a row for each of trace_layers.
     Raises ValueError, naming the layer, for what the formula does not hold for.
     """
     layers = trace_layers(model, input_size)
@@ -348,8 +351,8 @@ def measured_receptive_field(model: nn.Module, input_size=(1, 28, 28), layer=Non
 class TensorLoader:
     """Batches of a TensorDataset (images, labels) that lies on its device; len() counts batches.
 
-    augment is called on each batch of images in the first augment_epochs passes; generator (CPU)
-    fixes the order.
+    augment (section 8.3) is called on each batch of images in the first augment_epochs passes;
+    generator (CPU) fixes the order.
     """
 
     def __init__(self, dataset, batch_size, shuffle=False, augment=None, generator=None, augment_epochs=math.inf):
@@ -374,7 +377,16 @@ class TensorLoader:
         if self.shuffle:
             order = torch.randperm(len(labels), generator=self.generator)
         for batch in order.to(labels.device).split(self.batch_size):
-            yield augment(images[batch]) if augment else images[batch], labels[batch]
+            picked = images[batch]
+            if augment is not None:
+                picked = augment(picked)
+            yield picked, labels[batch]
+
+
+def check_optimizer(model: nn.Module, optimizer) -> None:
+    """Refuse an optimizer that moves none of the model's weights."""
+    held = {weights for group in optimizer.param_groups for weights in group["params"]}
+    require(held & set(model.parameters()), "optimizer holds none of this model's weights: give it model.parameters()")
 
 
 def check_batch(output: torch.Tensor, labels: torch.Tensor) -> None:
@@ -405,8 +417,7 @@ def train(model: nn.Module, device, loader, optimizer, scheduler=None, average=N
     learning rate, and average (an AveragedModel) takes in the weights, where they are given.
     Raises ValueError for labels or outputs that can't be right, and for a loss of nan.
     """
-    held = {weights for group in optimizer.param_groups for weights in group["params"]}
-    require(held & set(model.parameters()), "optimizer holds none of this model's weights: give it model.parameters()")
+    check_optimizer(model, optimizer)
     model.train()
     loss_sum = correct = samples = 0
     for images, labels in loader:
@@ -647,7 +658,9 @@ def fingerprint(
 
 
 def check_schedule(scheduler, optimizer, step_every: str, batches: int, epochs: int) -> None:
-    """Refuse a schedule that would not fit the run."""
+    """Refuse a number of epochs that is none, and a schedule that would not fit the run."""
+    is_count = isinstance(epochs, numbers.Integral) and epochs > 0
+    require(is_count, f"epochs must be a whole number of at least 1, got {epochs!r}")
     require(step_every in ("batch", "epoch"), f'step_every must be "batch" or "epoch", got {step_every!r}')
     require(scheduler is None or scheduler.optimizer is optimizer, "scheduler was made for another optimizer")
     by_epoch = step_every == "epoch"
@@ -672,8 +685,6 @@ def fit(
     the same call goes on from there, to more epochs too where the schedule allows it. Raises
     ValueError for settings that don't fit, and for a file that is damaged or another run's.
     """
-    is_count = isinstance(epochs, numbers.Integral) and epochs > 0
-    require(is_count, f"epochs must be a whole number of at least 1, got {epochs!r}")
     check_schedule(scheduler, optimizer, step_every, len(train_loader), epochs)
     whole = average is None or average.use_buffers or not list(model.buffers())
     require(whole, "average needs use_buffers=True: without it BatchNorm's statistics are not averaged")
@@ -704,10 +715,13 @@ def plot_curves(history: pd.DataFrame, title="", target: float | None = 99.28) -
     """Loss, accuracy and learning rate by epoch, from fit's history; target is a line across the accuracy."""
     figure, panels = plt.subplots(3, 1, figsize=(5.4, 6), sharex=True, height_ratios=[3, 3, 1.3], layout="constrained")
     rows, look = history.set_index("epoch"), {"style": ["C3o-", "C0s-"], "markersize": 4}
-    rows.filter(like="loss").plot(ax=panels[0], ylabel="loss (nats, log scale)", logy=True, title=title, **look)
-    rows.filter(like="accuracy").plot(ax=panels[1], ylabel="accuracy (%)", **look)
+    losses, accuracies = (rows[[f"train_{name}", f"test_{name}"]] for name in ("loss", "accuracy"))
+    losses.set_axis(["training", "test"], axis=1).plot(
+        ax=panels[0], ylabel="loss (nats, log scale)", logy=True, title=title, **look
+    )
+    accuracies.set_axis(["training", "test"], axis=1).plot(ax=panels[1], ylabel="accuracy (%)", **look)
     rows["lr"].plot(ax=panels[2], ylabel="learning rate", logy=True, style="C2", ds="steps-mid")
-    low = min(99, target or 99, rows.filter(like="accuracy").iloc[-1].min()) - 1  # the first epochs are out of sight
+    low = min(99, target or 99, accuracies.iloc[-1].min()) - 1  # the first epochs are out of sight
     panels[1].set_ylim(low, 100.1)
     panels[2].set_xlim(0.5, len(rows) + 0.5)
     panels[2].xaxis.set_major_locator(plt.MaxNLocator(integer=True))
@@ -760,7 +774,7 @@ def plot_confusion(labels, answers, title="") -> plt.Figure:
 
 def save_model(model: nn.Module, path) -> None:
     """Write the model's weights (its state_dict) to path."""
-    torch.save(model.state_dict(), path)
+    torch.save(getattr(model, "_orig_mod", model).state_dict(), path)  # the one that torch.compile wraps
 
 
 def load_model(model: nn.Module, path, device="cpu") -> nn.Module:

@@ -56,7 +56,7 @@ def main() -> None:
         where = {"metadata": {"path": str(NOTEBOOK.parent)}}
         client = WatchedClient(notebook, bar, km=manager, timeout=None, record_timing=False, resources=where)
         try:
-            client.execute()
+            client.execute(cleanup_kc=True)  # and end the kernel: it isn't the client's own
         except CellExecutionError as error:
             sys.exit(f"\n{error}\nThe notebook's file is as it was.")
     nbformat.write(notebook, NOTEBOOK)

@@ -102,6 +102,15 @@ def _unitwise(layer: Layer, before: tuple, sources: int) -> dict | None:
             return {"kind": "log_softmax", "what": "log-softmax"}
 
 
+def _scale_and_shift(given: dict) -> dict:
+    """BatchNorm after training: its four lists of numbers, folded into two."""
+    scale = (given["running_var"].double() + given["eps"]).rsqrt()
+    scale = scale if given["weight"] is None else scale * given["weight"]
+    shift = -given["running_mean"] * scale
+    shift = shift if given["bias"] is None else shift + given["bias"]
+    return {"kind": "scale_and_shift", "what": "BatchNorm", "scale": scale, "shift": shift}
+
+
 def _windowed(layer: Layer, before: tuple, row: dict) -> dict | None:
     """The operation of a layer that slides a window over maps; None for others."""
     given = layer.arguments
@@ -135,15 +144,6 @@ def _sliding(layer: Layer, row: dict, kind: str) -> dict:
     }
 
 
-def _scale_and_shift(given: dict) -> dict:
-    """BatchNorm after training: its four lists of numbers, folded into two."""
-    scale = (given["running_var"].double() + given["eps"]).rsqrt()
-    scale = scale if given["weight"] is None else scale * given["weight"]
-    shift = -given["running_mean"] * scale
-    shift = shift if given["bias"] is None else shift + given["bias"]
-    return {"kind": "scale_and_shift", "what": "BatchNorm", "scale": scale, "shift": shift}
-
-
 PAGE = r"""<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -173,7 +173,8 @@ PAGE = r"""<!doctype html>
   .spoken { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
 
   #work { display: flex; flex-direction: column; gap: 8px; }
-  #pair { display: grid; grid-template-columns: 1fr 1fr; gap: 10px; background: #fff; }
+  #pair { display: grid; grid-template-columns: 1fr 1fr; gap: 10px; align-items: end;
+          background: #fff; }
   #pair canvas { width: 100%; aspect-ratio: 1; border: 1px solid var(--line); border-radius: 4px; }
   #drawing { cursor: crosshair; touch-action: none; }
   #bars { display: grid; grid-template-columns: repeat(10, 1fr); gap: 4px; padding: 0;
@@ -198,7 +199,7 @@ PAGE = r"""<!doctype html>
             border: 1px solid var(--line); border-radius: 4px; }
   .layer { display: flex; gap: 8px; padding: 2px 6px; border-bottom: 1px solid #ddd; }
   .layer.chosen { background: #fdf1e7; box-shadow: inset 4px 0 var(--mark); }
-  .layer p { flex: 0 0 178px; overflow: hidden; font-size: 12px; line-height: 1.15;
+  .layer p { flex: 0 0 192px; overflow: hidden; font-size: 12px; line-height: 1.15;
              text-overflow: ellipsis; white-space: nowrap; }
   .layer div { display: flex; flex-wrap: wrap; gap: 3px; align-content: center; }
   .layer canvas, .term canvas, #map { outline: 1px solid #c9c9c9; image-rendering: pixelated; }
@@ -217,6 +218,7 @@ PAGE = r"""<!doctype html>
     main { display: flex; flex-direction: column; height: auto; }
     #work { display: contents; }  /* so that the digit stays in sight beside every layer */
     #pair { position: sticky; top: 0; padding-bottom: 4px; }
+    #answer { min-height: 2.8em; }  /* whether it takes one line or two */
     .layer { display: block; }
     #unit { grid-template-columns: 112px minmax(0, 1fr); height: auto; }
     #map { grid-row: 1 / 3; width: 112px; height: 112px; }
@@ -238,9 +240,7 @@ PAGE = r"""<!doctype html>
     </div>
     <div class="row">
       <button id="undo">Undo</button> <button id="clear">Clear</button>
-      <label><input type="checkbox" id="why"> What speaks for the answer?</label>
     </div>
-    <p id="because" class="soft" hidden></p>
     <ol id="bars" aria-label="Probabilities of 0 to 9, in percent"></ol>
     <p id="answer"></p>
     <p id="status" class="spoken" role="status"></p>
@@ -257,12 +257,14 @@ PAGE = r"""<!doctype html>
       <label>Down
         <input type="range" id="down" min="-12" max="12" value="0"><output></output></label>
       <button type="reset">Put it back</button></form></fieldset>
+    <label><input type="checkbox" id="why"> Show what speaks for the answer</label>
+    <p id="because" class="soft" hidden></p>
   </section>
   <section id="network" aria-label="Every layer">
     <h2>What every layer makes of it: <span style="background: #003a66; color: #fff">above 0</span>
       or <span style="background: #e69f00">below 0</span></h2>
     <p class="soft">Point at a unit, a small square of any map: the orange frame holds all that it
-      sees. A click keeps it.</p>
+      sees. A click or tap keeps it; arrow keys move on.</p>
     <div id="layers" tabindex="0" role="application"
          aria-label="All maps. Up, down: another layer. Left, right: another map."></div>
   </section>
@@ -272,7 +274,6 @@ PAGE = r"""<!doctype html>
     <h2 id="name"></h2>
     <p id="field"></p>
     <div id="made" tabindex="0" role="group" aria-label="How its value is made"></div>
-    <p id="spoken" class="spoken" role="status"></p>
   </section>
 </main>
 
@@ -285,57 +286,55 @@ const data = JSON.parse($("data").textContent);
 const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
 const total = (numbers) => numbers.reduce((sum, number) => sum + number, 0);
 
-// Where a unit lies: [map, row, column] of the place in its layer's numbers.
-const positionOf = (place, [, rows, columns]) =>
-  [Math.floor(place / (rows * columns)), Math.floor(place / columns) % rows, place % columns];
-
-// What a unit's window reads from one map, line by line; undefined in the padding.
-function windowOf(op, values, [, height, width], place, map) {
-  const [, row, column] = positionOf(place, op.shape), [, kx] = op.kernel;
-  return Array.from({length: op.kernel[0] * kx}, (_, i) => {
-    const y = row * op.stride[0] - op.padding[0] + Math.floor(i / kx) * op.dilation[0];
-    const x = column * op.stride[1] - op.padding[1] + (i % kx) * op.dilation[1];
-    const inside = y >= 0 && y < height && x >= 0 && x < width;
-    return inside ? values[(map * height + y) * width + x] : undefined;
+// Where in a map the windows of an operation's units lie, one after the other; -1 in the padding.
+function placesOf({shape, kernel: [ky, kx], stride, padding, dilation}, [, height, width]) {
+  const columns = shape[2], size = ky * kx;
+  return Int32Array.from({length: shape[1] * columns * size}, (_, i) => {
+    const unit = Math.floor(i / size), line = Math.floor(i % size / kx);
+    const y = Math.floor(unit / columns) * stride[0] - padding[0] + line * dilation[0];
+    const x = unit % columns * stride[1] - padding[1] + i % kx * dilation[1];
+    return y >= 0 && y < height && x >= 0 && x < width ? y * width + x : -1;
   });
 }
 
-const pool = (join) => (op, [values], shape) =>
-  Float32Array.from({length: op.shape.reduce((one, other) => one * other)}, (_, place) => {
-    const read = windowOf(op, values, shape, place, positionOf(place, op.shape)[0]);
+// What a unit's window reads from a map; undefined in the padding.
+function windowOf(op, map, unit) {
+  const size = op.kernel[0] * op.kernel[1];
+  return Array.from(op.places.subarray(unit * size, (unit + 1) * size), (place) => map[place]);
+}
+
+const pool = (join) => (op, [values]) => {
+  const [maps, rows, columns] = op.shape, units = rows * columns, size = values.length / maps;
+  return Float32Array.from({length: maps * units}, (_, i) => {
+    const read = windowOf(op, values.subarray(Math.floor(i / units) * size), i % units);
     return join(read.filter((number) => number !== undefined), op.counts_padding && read.length);
   });
+};
 
-// How each kind makes its numbers, of the arrays that it reads and the shape of the first of them.
+// How each kind of operation makes its numbers of the arrays that it reads.
 const RUN = {
   image: (op, [pixels]) => Float32Array.from(pixels, (value) => (value / 255 - op.mean) / op.std),
-  convolution(op, [values], [channels, height, width]) {
-    const [maps, rows, columns] = op.shape, depth = channels / op.groups, [ky, kx] = op.kernel;
-    const output = new Float32Array(maps * rows * columns);
-    const patch = new Float64Array(depth * ky * kx);
-    for (let group = 0; group < op.groups; group++)
-      for (let place = 0; place < rows * columns; place++) {
-        const top = (place / columns | 0) * op.stride[0] - op.padding[0];
-        const left = place % columns * op.stride[1] - op.padding[1];
-        for (let channel = 0, next = 0; channel < depth; channel++)
-          for (let i = 0; i < ky; i++)
-            for (let k = 0; k < kx; k++) {
-              const y = top + i * op.dilation[0], x = left + k * op.dilation[1];
-              const inside = y >= 0 && y < height && x >= 0 && x < width;
-              const from = ((group * depth + channel) * height + y) * width + x;
-              patch[next++] = inside ? values[from] : 0;
-            }
-        for (let map = group * maps / op.groups; map < (group + 1) * maps / op.groups; map++) {
-          let sum = op.bias ? op.bias[map] : 0, start = map * patch.length;
-          for (let i = 0; i < patch.length; i++) sum += patch[i] * op.weight[start + i];
-          output[map * rows * columns + place] = sum;
+  convolution({shape: [maps, rows, columns], kernel, groups, weight, bias, places}, [values]) {
+    const units = rows * columns, window = kernel[0] * kernel[1];
+    const patch = new Float64Array(weight.length / maps), depth = patch.length / window;
+    const size = values.length / (depth * groups), output = new Float32Array(maps * units);
+    for (let group = 0; group < groups; group++)
+      for (let unit = 0; unit < units; unit++) {
+        for (let i = 0; i < patch.length; i++) {
+          const place = places[unit * window + i % window];
+          patch[i] = place < 0 ? 0 : values[(group * depth + (i / window | 0)) * size + place];
+        }
+        for (let map = group * maps / groups; map < (group + 1) * maps / groups; map++) {
+          let sum = bias?.[map] ?? 0, start = map * patch.length;
+          for (let i = 0; i < patch.length; i++) sum += patch[i] * weight[start + i];
+          output[map * units + unit] = sum;
         }
       }
     return output;
   },
-  scale_and_shift(op, [values], [maps]) {
-    const size = values.length / maps;
-    return values.map((value, i) => value * op.scale[i / size | 0] + op.shift[i / size | 0]);
+  scale_and_shift({scale, shift}, [values]) {
+    const size = values.length / scale.length;
+    return values.map((value, i) => value * scale[i / size | 0] + shift[i / size | 0]);
   },
   relu: (op, [values]) => values.map((value) => Math.max(0, value)),
   max_pool: pool((read) => Math.max(...read)),
@@ -353,16 +352,18 @@ const RUN = {
 class Network {
   constructor(operations) {
     this.operations = operations;
-    for (const op of operations)
+    for (const op of operations) {
       for (const key of ["weight", "bias", "scale", "shift"])
         if (typeof op[key] === "string") op[key] = new Float32Array(bytes(op[key]).buffer);
         else if (typeof op[key] === "number") op[key] = operations[op[key]][key];  // shared
+      if (op.kernel) op.places = placesOf(op, operations[op.inputs[0]].shape);
+    }
   }
   run(pixels) {  // what every operation puts out for an image: 784 numbers, 0 to 255, row by row
     const outputs = [];
     for (const op of this.operations) {
-      const read = op.inputs.length ? op.inputs.map((place) => outputs[place]) : [pixels];
-      outputs.push(RUN[op.kind](op, read, this.operations[op.inputs[0]]?.shape));
+      const read = op.inputs.map((place) => outputs[place]);
+      outputs.push(RUN[op.kind](op, op.kind === "image" ? [pixels] : read));
     }
     return outputs;
   }
@@ -385,193 +386,40 @@ const examples = data.examples.map(({label, from, ink}) => {  // the pixels, fro
 });
 
 // ---- What is known at the moment
-const SIDE = 140, PEN = 12;  // of the drawing, in its own units: 5 to a pixel of an example
+const PEN = 2.4, LOOKS = 4;  // the pen's width; a pixel's grey is the mean of LOOKS × LOOKS looks
 const COVER = 6, STEP = 2, CELLS = 14;  // covered are 6×6 pixels, at 14×14 places, 2 pixels apart
 let drawn = {example: examples[data.start]}, earlier = [];  // or {strokes: [[[x, y], ...], ...]}
+let pen = null;       // the pointer that draws
 let answering = Object.keys(networks).at(-1), operations = [];
 let digit = null;     // {toImage, pixels}, the image that goes in; null while nothing is drawn
 let cover = null;     // [top, left] of the pixels that the pointer covers
 let outputs = null;   // of all operations
 let speakers = null;  // {changes, least, where}: what covering each place does to the answer
+let layers = [];      // {line, canvases} of every operation
 let kept = {layer: 4, map: 0, row: 6, column: 6}, pointed = null;  // units
 
-// ---- From strokes to 28×28 pixels
+// ---- Canvases
 function element(tag, properties = {}, ...children) {
   const made = Object.assign(document.createElement(tag), properties);
   made.append(...children);
   return made;
 }
 
-function ink(context, strokes) {
-  context.lineWidth = PEN;
-  context.lineCap = context.lineJoin = "round";
-  for (const stroke of strokes) {
-    context.beginPath();
-    for (const [x, y] of [...stroke, stroke.at(-1)]) context.lineTo(x, y);  // a point leaves a dot
-    context.stroke();
-  }
-}
-
-const paper = element("canvas", {width: SIDE, height: SIDE})
-  .getContext("2d", {willReadFrequently: true});
-
-function inkOf({example, strokes}) {  // size × size numbers, 0 to 255
-  if (example) return {values: example.pixels, size: 28};
-  paper.clearRect(0, 0, SIDE, SIDE);
-  ink(paper, strokes);
-  const colours = paper.getImageData(0, 0, SIDE, SIDE).data;
-  return {values: new Uint8Array(SIDE ** 2).map((_, i) => colours[4 * i + 3]), size: SIDE};
-}
-
-// The way from the drawing to the image, as MNIST was made: the longer side becomes 20 pixels, the
-// centre of mass goes to the middle, in whole pixels. Then comes what the sliders say.
-function placed({example, strokes}, {values, size}) {
-  const [turn, zoom, right, down] = ["turn", "size", "right", "down"].map((id) => +$(id).value);
-  const pushed = new DOMMatrix().translate(14 + right, 14 + down).rotate(turn).scale(zoom / 100)
-    .translate(-14, -14);
-  if (example) return pushed.scale(28 / SIDE);
-  const ends = [0, 1].map((axis) => {
-    const along = strokes.flat().map((point) => point[axis]);
-    return [Math.min(...along) - PEN / 2, Math.max(...along) + PEN / 2];
-  });
-  const scale = 20 / Math.max(...ends.map(([low, high]) => high - low)), moments = [0, 0];
-  values.forEach((value, i) => {
-    moments[0] += value * (i % size + 0.5);
-    moments[1] += value * ((i / size | 0) + 0.5);
-  });
-  const corners = ends.map(([low, high], axis) => {
-    const corner = Math.round(14 - (moments[axis] / total(values) - low) * scale);
-    return Math.min(Math.max(0, corner), Math.floor(28 - (high - low) * scale));  // stays inside
-  });
-  return pushed.translate(...corners).scale(scale).translate(-ends[0][0], -ends[1][0]);
-}
-
-// Every pixel is the mean of k × k looks at the ink under it, each between four numbers.
-function sampled(toImage, {values, size}) {
-  const back = new DOMMatrix().scale(size / SIDE).multiply(toImage.inverse());
-  const {a, b, c, d, e, f} = back;
-  const k = Math.max(1, Math.round(Math.hypot(a, b) / 2)), image = new Uint8Array(784);
-  const at = (x, y) => (x < 0 || y < 0 || x >= size || y >= size ? 0 : values[y * size + x]);
-  for (let i = 0; i < 784; i++) {
-    let sum = 0;
-    for (let look = 0; look < k * k; look++) {
-      const u = i % 28 + (look % k + 0.5) / k, v = (i / 28 | 0) + ((look / k | 0) + 0.5) / k;
-      const x = a * u + c * v + e - 0.5, y = b * u + d * v + f - 0.5;
-      const left = Math.floor(x + 1e-6), top = Math.floor(y + 1e-6);
-      const right = x - left, down = y - top;
-      sum += (at(left, top) * (1 - right) + at(left + 1, top) * right) * (1 - down)
-        + (at(left, top + 1) * (1 - right) + at(left + 1, top + 1) * right) * down;
-    }
-    image[i] = Math.round(sum / (k * k));
-  }
-  return image;
-}
-
-// ---- Answers
-const percent = (log) => `${(100 * Math.exp(log)).toFixed(1)}%`;
-const winner = (logs) => logs.indexOf(Math.max(...logs));
-const covered = (pixels, [top, left]) => pixels.map((value, i) => {
-  const row = Math.floor(i / 28) - top, column = i % 28 - left;
-  return row >= 0 && row < COVER && column >= 0 && column < COVER ? 0 : value;
-});
-const goesIn = () => (cover ? covered(digit.pixels, cover) : digit.pixels);
-
-let due = null;  // what the next frame has to do: "show", or "think" and show
-function refresh(what = "show") {
-  if (!due) requestAnimationFrame(() => {
-    if (due === "think") think();
-    due = null;
-    show();
-  });
-  if (due !== "think") due = what;
-}
-
-let later = 0;  // what waits until the digit rests
-function think() {
-  digit = outputs = null;
-  if (drawn.example || drawn.strokes.length) {
-    const found = inkOf(drawn), toImage = placed(drawn, found);
-    digit = {toImage, pixels: sampled(toImage, found)};
-    outputs = networks[answering].run(goesIn());
-  }
-  showAnswer();
-  showMaps();
-  clearTimeout(later);
-  later = setTimeout(() => {
-    compare();
-    if (!cover) findSpeakers();
-  }, 50);
-  if (!cover) speakers = null;
-}
-
-// Cover each place in turn, a few in a row, and note how the odds of the answer change.
-function findSpeakers() {
-  $("because").hidden = !$("why").checked;
-  if (!digit || !$("why").checked) return;
-  const network = networks[answering], {pixels} = digit, logs = network.logProbabilities(pixels);
-  const best = winner(logs), changes = [], found = {changes, least: 0, where: [0, 0]};
-  const odds = (all) => all[best] - Math.log(total(all.filter((_, k) => k !== best).map(Math.exp)));
-  const work = () => {
-    const end = performance.now() + 12;
-    while (performance.now() < end && changes.length < CELLS ** 2) {
-      const cell = [changes.length / CELLS | 0, changes.length % CELLS];
-      const corner = cell.map((along) => (along + 0.5) * STEP - COVER / 2);
-      const then = network.logProbabilities(covered(pixels, corner));
-      changes.push(odds(logs) - odds(then));
-      if (then[best] < found.least) Object.assign(found, {least: then[best], where: corner});
-    }
-    if (changes.length < CELLS ** 2) return void (later = setTimeout(work));
-    speakers = found;
-    $("because").textContent = `Filled squares speak for ${best}, hollow ones against it. Without `
-      + `the dashed 6×6 pixels ${percent(logs[best])} become ${percent(found.least)}. Point at `
-      + "what the network sees, to cover others.";
-    refresh();
-  };
-  work();
-}
-
-function sentence() {
-  if (!outputs) return "Draw something";
-  const logs = [...outputs.at(-1)];
-  const [best, next] = [...logs.keys()].sort((one, other) => logs[other] - logs[one]);
-  const wrong = drawn.example && drawn.example.label !== best;
-  return `Answer: ${best} (${percent(logs[best])}), then ${next} (${percent(logs[next])})`
-    + (wrong ? `; its label is ${drawn.example.label}` : "");
-}
-
-function showAnswer() {
-  const logs = outputs ? [...outputs.at(-1)] : [];
-  [...$("bars").children].forEach((bar, k) => {
-    bar.className = k === winner(logs) ? "winner" : "";
-    bar.querySelector("i").style.height = `${outputs ? 100 * Math.exp(logs[k]) : 0}%`;
-    bar.querySelector("small").textContent = outputs ? Math.round(100 * Math.exp(logs[k])) : "–";
-  });
-  $("answer").textContent = sentence();
-}
-
-function compare() {  // what each of the networks answers
-  for (const {dataset, lastChild} of $("switch").children) {
-    const logs = digit ? networks[dataset.name].logProbabilities(goesIn()) : null;
-    lastChild.textContent = logs ? `: ${winner(logs)} (${percent(Math.max(...logs))})` : "";
-  }
-}
-
-// ---- Showing: numbers as colours, from orange through white to dark blue
-const COLOURS = Uint32Array.from({length: 511}, (_, i) => {
+const inked = (value) => value << 24;  // black, from transparent to opaque
+const COLOURS = Int32Array.from({length: 511}, (_, i) => {  // orange, white, dark blue
   const value = i / 255 - 1, end = value > 0 ? [0, 58, 102] : [230, 159, 0];
   const [r, g, b] = end.map((part) => Math.round(255 + (part - 255) * Math.abs(value) ** 0.8));
-  return (255 << 24 | b << 16 | g << 8 | r) >>> 0;
+  return 255 << 24 | b << 16 | g << 8 | r;
 });
-const grey = (value) => (255 << 24 | (255 - value) * 0x10101) >>> 0;
-const coloured = (numbers) => {
+function coloured(numbers) {
   let most = 1e-9;
   for (const number of numbers) most = Math.max(most, Math.abs(number));
   return (number) => COLOURS[255 + Math.round(255 * number / most)];
-};
+}
 
 function tiles(canvas, numbers, colour) {  // one pixel for each number
   canvas.image ??= new ImageData(canvas.width, canvas.height);
-  const dots = new Uint32Array(canvas.image.data.buffer);
+  const dots = new Int32Array(canvas.image.data.buffer);
   for (let i = 0; i < dots.length; i++) dots[i] = colour(numbers[i]);
   canvas.getContext("2d").putImageData(canvas.image, 0, 0);
   return canvas;
@@ -585,97 +433,149 @@ function sharp(canvas, side) {  // cleared, side units wide, with as many pixels
   return context;
 }
 
-function dotOf(context) {  // a pixel of the page, in the units of the context
-  const {a, b} = context.getTransform();
-  return devicePixelRatio / Math.hypot(a, b);
-}
-
-function frame(context, ...rectangle) {  // orange with a white rim
-  for (const [colour, line] of [["#fff", 5], ["#c44e00", 2.5]]) {
-    context.strokeStyle = colour;
-    context.lineWidth = line * dotOf(context);
-    context.strokeRect(...rectangle);
-  }
-}
-
 const picture = element("canvas", {width: 28, height: 28});
-
-function show() {
-  const unit = pointed ?? kept;
-  const field = networks[answering].fieldOf(unit.layer, unit.row, unit.column);
-  const drawing = sharp($("drawing"), SIDE), seen = sharp($("seen"), 36);
-  if (drawn.strokes) ink(drawing, drawn.strokes);
-  else drawing.drawImage(tiles(picture, drawn.example.pixels, grey), 0, 0, SIDE, SIDE);
-  const back = digit ? digit.toImage.inverse() : new DOMMatrix().scale(SIDE / 28);
-  drawing.transform(back.a, back.b, back.c, back.d, back.e, back.f);
-  seen.fillStyle = "#e4e4e4";  // the padding
-  seen.fillRect(0, 0, 36, 36);
-  seen.translate(4, 4);
-  seen.drawImage(tiles(picture, digit ? goesIn() : new Uint8Array(784), grey), 0, 0);
-  for (const context of [drawing, seen]) {
-    if (speakers) showSpeakers(context);
-    showField(context, field);
+function ink(context) {  // what is drawn, in a square of 28 units
+  if (drawn.example) context.drawImage(tiles(picture, drawn.example.pixels, inked), 0, 0);
+  context.strokeStyle = "#000";
+  context.lineWidth = PEN;
+  context.lineCap = context.lineJoin = "round";
+  for (const stroke of drawn.strokes ?? []) {
+    context.beginPath();
+    for (const [x, y] of [...stroke, stroke.at(-1)]) context.lineTo(x, y);  // a point leaves a dot
+    context.stroke();
   }
-  for (const marked of $("layers").querySelectorAll(".chosen")) marked.classList.remove("chosen");
-  const {line, canvases} = layers[unit.layer];
-  for (const marked of [line, canvases[unit.map]]) marked.classList.add("chosen");
-  showUnit(unit, field);
 }
 
-function showField(context, [top, left, bottom, right]) {  // hatched outside of the image
-  const rectangle = [left, top, right - left + 1, bottom - top + 1], dot = dotOf(context);
-  const [inside, outside] = [new Path2D(), new Path2D()];
-  inside.rect(...rectangle);
-  outside.rect(-99, -99, 226, 226);
-  outside.rect(0, 0, 28, 28);
-  context.save();
-  context.clip(inside);
-  context.clip(outside, "evenodd");
-  context.beginPath();
-  for (let x = -99; x < 99; x += 6 * dot) {
-    context.moveTo(x, -40);
-    context.lineTo(x + 108, 68);
-  }
-  context.lineWidth = dot;
-  context.strokeStyle = "#c44e00";
-  context.stroke();
-  context.restore();
-  frame(context, ...rectangle);
+// ---- From the drawing to 28×28 pixels
+const paper = element("canvas", {width: 28 * LOOKS, height: 28 * LOOKS})
+  .getContext("2d", {willReadFrequently: true});
+paper.imageSmoothingEnabled = false;
+
+function pixelsOf(toImage) {  // the ink's share of every pixel, 0 to 255
+  paper.clearRect(0, 0, paper.canvas.width, paper.canvas.width);
+  paper.save();
+  paper.setTransform(new DOMMatrix().scale(LOOKS).multiply(toImage));
+  ink(paper);
+  paper.restore();
+  const {data, width} = paper.getImageData(0, 0, paper.canvas.width, paper.canvas.width);
+  const sums = new Float64Array(784);
+  for (let i = 0; i < width ** 2; i++)
+    sums[Math.floor(i / width / LOOKS) * 28 + Math.floor(i % width / LOOKS)] += data[4 * i + 3];
+  return Uint8Array.from(sums, (sum) => Math.round(sum / LOOKS ** 2));
 }
 
-function showSpeakers(context) {
-  const most = Math.max(...speakers.changes.map(Math.abs)), dot = dotOf(context);
-  context.fillStyle = context.strokeStyle = "#0072b2";
-  context.lineWidth = 1.5 * dot;
-  speakers.changes.forEach((change, cell) => {
-    const side = STEP * 0.9 * Math.sqrt(Math.abs(change) / most), edge = (STEP - side) / 2;
-    const square = [cell % CELLS * STEP + edge, (cell / CELLS | 0) * STEP + edge, side, side];
-    if (side > 0.3) context[change > 0 ? "fillRect" : "strokeRect"](...square);
+// The way from the drawing to the image, as MNIST was made: the longer side becomes 20 pixels, the
+// centre of mass goes to the middle, in whole pixels. Then comes what the sliders say.
+function placed() {
+  const [turn, size, right, down] = ["turn", "size", "right", "down"].map((id) => +$(id).value);
+  const pushed = new DOMMatrix().translate(14 + right, 14 + down).rotate(turn).scale(size / 100)
+    .translate(-14, -14);
+  if (drawn.example) return pushed;
+  const ends = [0, 1].map((axis) => {
+    const along = drawn.strokes.flat().map((point) => point[axis]);
+    return [Math.min(...along) - PEN / 2, Math.max(...along) + PEN / 2];
   });
-  context.setLineDash([5 * dot, 3 * dot]);
-  context.lineWidth = 2.5 * dot;
-  context.strokeRect(speakers.where[1], speakers.where[0], COVER, COVER);
-  context.setLineDash([]);
+  const scale = 20 / Math.max(...ends.map(([low, high]) => high - low));
+  const inCorner = new DOMMatrix().scale(scale).translate(-ends[0][0], -ends[1][0]);
+  const pixels = [...pixelsOf(inCorner)];
+  const shift = ends.map(([low, high], axis) => {
+    const moments = pixels.map((value, i) => value * (0.5 + (axis ? Math.floor(i / 28) : i % 28)));
+    const middle = Math.round(14 - total(moments) / total(pixels));
+    return Math.min(Math.max(0, middle), Math.floor(28 - (high - low) * scale));  // stays inside
+  });
+  return pushed.translate(...shift).multiply(inCorner);
 }
 
-let pen = null;   // the pointer that draws
-let layers = [];  // {line, canvases} of every operation
-function listLayers() {
-  layers = operations.map(({name, what, shape: [maps, height, width], field}, layer) => {
-    const target = height > 9 ? 28 : maps > 64 ? 6 : 18;  // pixels of the page
-    const zoom = Math.max(1, Math.round(target / Math.max(height, width)));
-    const canvases = Array.from({length: maps}, (_, map) => {
-      const canvas = element("canvas", {width, height, unit: {layer, map}});
-      canvas.style.cssText = `width: ${zoom * width}px; height: ${zoom * height}px`;
-      return canvas;
+// ---- Answers
+const percent = (log) => `${(100 * Math.exp(log)).toFixed(1)}%`;
+const winner = (logs) => logs.indexOf(Math.max(...logs));
+const covered = (pixels, [top, left]) => pixels.map((value, i) => {
+  const row = Math.floor(i / 28) - top, column = i % 28 - left;
+  return row >= 0 && row < COVER && column >= 0 && column < COVER ? 0 : value;
+});
+const goesIn = () => (cover ? covered(digit.pixels, cover) : digit.pixels);
+
+function soon(work) {  // work in the next frame, once however often it is asked for
+  let due = false;
+  return () => {
+    if (!due) requestAnimationFrame(() => {
+      due = false;
+      work();
     });
-    const words = element("p", {title: `${name}: ${what}`}, element("b", {}, `${layer} `), name,
-      element("br"), element("small", {}, `sees ${field.join("×")}, `
-        + what.replace("convolution", "conv")));
-    const line = element("div", {className: "layer"}, words, element("div", {}, ...canvases));
-    return {line, canvases};
+    due = true;
+  };
+}
+const refresh = soon(() => show()), rethink = soon(() => think());
+
+function say(words) {  // to a screen reader, after the next frame
+  requestAnimationFrame(() => setTimeout(() => { $("status").textContent = words(); }));
+}
+
+let rest;  // a timer: when the digit has rested for a moment, there is time for more
+function think() {
+  digit = outputs = null;
+  if (drawn.example || drawn.strokes.length) {
+    const toImage = placed();
+    digit = {toImage, pixels: pixelsOf(toImage)};
+    outputs = networks[answering].run(goesIn());
+  }
+  if (!cover) speakers = null;
+  showAnswer();
+  showMaps();
+  show();
+  clearTimeout(rest);
+  rest = setTimeout(() => {
+    compare();
+    $("because").hidden = !$("why").checked;
+    if (digit && $("why").checked && !speakers) findSpeakers(digit);
+  }, 50);
+}
+
+// Cover each place in turn, and note how the odds of the answer change.
+async function findSpeakers({pixels}) {
+  const network = networks[answering], logs = network.logProbabilities(pixels);
+  const best = winner(logs), changes = [], found = {changes, least: 0, where: [0, 0]};
+  const odds = (all) => all[best] - Math.log(total(all.filter((_, k) => k !== best).map(Math.exp)));
+  for (let cell = 0; cell < CELLS ** 2; cell++) {
+    const corner = [Math.floor(cell / CELLS), cell % CELLS].map((along) => (along - 1) * STEP);
+    const then = network.logProbabilities(covered(pixels, corner));
+    changes.push(odds(logs) - odds(then));
+    if (then[best] < found.least) Object.assign(found, {least: then[best], where: corner});
+    await new Promise((done) => setTimeout(done));  // the page stays quick
+    if (pixels !== digit?.pixels || cover) return;
+  }
+  speakers = found;
+  $("because").textContent = `Filled squares speak for ${best}, hollow ones against. Without the `
+    + `dashed 6×6 pixels ${percent(logs[best])} become ${percent(found.least)}. Point at what the `
+    + "network sees, to cover others.";
+  refresh();
+}
+
+function sentence() {
+  if (!outputs) return "Draw something";
+  const logs = [...outputs.at(-1)];
+  const [best, next] = [...logs.keys()].sort((one, other) => logs[other] - logs[one]);
+  const wrong = drawn.example && drawn.example.label !== best;
+  return `Answer: ${best} (${percent(logs[best])}), then ${next} (${percent(logs[next])})`
+    + (wrong ? `; its label is ${drawn.example.label}` : "");
+}
+
+function showAnswer() {
+  const logs = outputs?.at(-1);
+  [...$("bars").children].forEach((bar, k) => {
+    const share = logs ? 100 * Math.exp(logs[k]) : 0;
+    bar.className = logs && k === winner(logs) ? "winner" : "";
+    bar.querySelector("i").style.height = `${share}%`;
+    bar.querySelector("small").textContent = logs ? Math.round(share) : "–";
   });
-  $("layers").replaceChildren(...layers.slice(1).map(({line}) => line));  // all but the image
+  $("answer").textContent = sentence();
+}
+
+function compare() {  // what each of the networks answers
+  for (const {dataset, lastChild} of $("switch").children) {
+    const logs = digit ? networks[dataset.name].logProbabilities(goesIn()) : null;
+    lastChild.textContent = logs ? `: ${winner(logs)} (${percent(Math.max(...logs))})` : "";
+  }
 }
 
 function showMaps() {
@@ -687,72 +587,136 @@ function showMaps() {
   });
 }
 
+// ---- Showing: the drawing and the image, and on both what the chosen unit sees
+function show() {
+  const unit = pointed ?? kept, {line, canvases} = layers[unit.layer];
+  const [top, left, bottom, right] = networks[answering].fieldOf(unit.layer, unit.row, unit.column);
+  const box = [left, top, right - left + 1, bottom - top + 1];
+  const drawing = sharp($("drawing"), 28), seen = sharp($("seen"), 36);
+  const whole = drawing.getTransform(), back = digit?.toImage.inverse() ?? new DOMMatrix();
+  seen.fillStyle = "#e4e4e4";  // the padding
+  seen.fillRect(0, 0, 36, 36);
+  seen.translate(4, 4);
+  drawing.setTransform(whole.multiply(back));
+  for (const context of [drawing, seen]) {
+    hatch(context, ...box);
+    context.clearRect(0, 0, 28, 28);  // so that only what is padding stays hatched
+  }
+  drawing.setTransform(whole);
+  ink(drawing);
+  drawing.setTransform(whole.multiply(back));
+  if (digit) seen.drawImage(tiles(picture, goesIn(), inked), 0, 0);
+  for (const context of [drawing, seen]) {
+    if (speakers) showSpeakers(context);
+    frame(context, ...box);
+  }
+  for (const marked of $("layers").querySelectorAll(".chosen")) marked.classList.remove("chosen");
+  for (const marked of [line, canvases[unit.map]]) marked.classList.add("chosen");
+  showUnit(unit, box);
+}
+
+function hatch(context, left, top, width, height) {  // stripes: one wide dashed line
+  context.strokeStyle = "#c44e00";
+  context.lineWidth = height;
+  context.setLineDash([0.25, 0.75]);
+  context.beginPath();
+  context.moveTo(left, top + height / 2);
+  context.lineTo(left + width, top + height / 2);
+  context.stroke();
+  context.setLineDash([]);
+}
+
+function frame(context, ...box) {  // orange with a white rim, as wide at any scale
+  context.save();
+  context.beginPath();
+  context.rect(...box);
+  context.resetTransform();
+  for (const [colour, width] of [["#fff", 5], ["#c44e00", 2.5]]) {
+    context.strokeStyle = colour;
+    context.lineWidth = width * devicePixelRatio;
+    context.stroke();
+  }
+  context.restore();
+}
+
+function showSpeakers(context) {  // the larger a square, the more its place counts
+  const most = Math.max(...speakers.changes.map(Math.abs));
+  context.fillStyle = context.strokeStyle = "#0072b2cc";
+  context.lineWidth = 0.25;
+  speakers.changes.forEach((change, cell) => {
+    const side = STEP * 0.9 * Math.sqrt(Math.abs(change) / most), edge = (STEP - side) / 2;
+    const square = [cell % CELLS * STEP + edge, Math.floor(cell / CELLS) * STEP + edge, side, side];
+    if (side > 0.3) context[change > 0 ? "fillRect" : "strokeRect"](...square);
+  });
+  context.lineWidth = 0.4;
+  context.setLineDash([0.9, 0.6]);
+  context.strokeRect(speakers.where[1], speakers.where[0], COVER, COVER);
+  context.setLineDash([]);
+}
+
 // ---- One unit: what it sees, and how its value is made
 const shown = (number) => (Math.abs(number) < 0.005 ? 0 : number).toFixed(2).replace("-", "−");
 
-function showUnit({layer, map, row, column}, [top, left, bottom, right]) {
-  const op = operations[layer], [, height, width] = op.shape;
-  const at = (map * height + row) * width + column;
-  const within = (low, high) => Math.max(0, Math.min(high, 27) - Math.max(low, 0) + 1);
-  const size = op.field[0] * op.field[1];
-  const padding = size - within(top, bottom) * within(left, right);
+function showUnit({layer, map, row, column}, [left, top, across, down]) {
+  const op = operations[layer], [, height, width] = op.shape, unit = row * width + column;
+  const value = outputs ? ` = ${shown(outputs[layer][map * height * width + unit])}` : "";
   $("name").textContent = `Layer ${layer}, ${op.name} (${op.what}): map ${map}, row ${row}, `
-    + `column ${column}` + (outputs ? ` = ${shown(outputs[layer][at])}` : "");
-  const [down, across] = [[top, bottom], [left, right]].map((ends) => ends.join(" to "));
-  $("field").textContent = `It sees ${op.field.join("×")} pixels: rows ${down}, `.replace("-", "−")
-    + `columns ${across}`.replace("-", "−")
-    + (padding ? `; ${padding} of the ${size} lie in the padding (hatched).` : ".");
+    + `column ${column}${value}`;
+  const within = (start, size) => Math.min(start + size, 28) - Math.max(start, 0);
+  const padding = across * down - within(left, across) * within(top, down);
+  const range = (start, size) => `${start} to ${start + size - 1}`.replaceAll("-", "−");
+  $("field").textContent = `It sees ${down}×${across} pixels: rows ${range(top, down)}, columns `
+    + range(left, across)
+    + (padding ? `; ${padding} of the ${across * down} lie in the padding (hatched).` : ".");
   const big = sharp($("map"), Math.max(height, width));
   if (outputs) big.drawImage(layers[layer].canvases[map], 0, 0);
   frame(big, column, row, 1, 1);
-  if (pen === null) $("made").replaceChildren(...(outputs ? madeOf(op, at) : []));
+  if (pen === null) $("made").replaceChildren(...(outputs ? madeOf(op, map, unit) : []));
 }
 
-function madeOf(op, at) {
-  const sources = op.inputs.map((place) => outputs[place]), before = operations[op.inputs[0]].shape;
-  if (op.kind === "convolution") return products(op, sources[0], before, at);
-  const read = sources.map((source) => shown(source[at])), [map] = positionOf(at, op.shape);
-  const pooled = () => windowOf(op, sources[0], before, at, map)
-    .map((number) => (number === undefined ? "padding" : shown(number))).join(", ");
-  return [{
-    scale_and_shift: () => `${read[0]} × ${shown(op.scale[map])} + ${shown(op.shift[map])}: after `
-      + "training, BatchNorm is one factor and one shift for each map.",
-    relu: () => `The larger of 0 and ${read[0]}.`,
-    max_pool: () => `The largest of ${pooled()}.`,
-    average_pool: () => `The mean of ${pooled()}.`,
-    add: () => `${read[0]} + ${read[1]}`,
-    concatenate: () => "Passed on: maps of several layers, one after the other.",
-    flatten: () => "Passed on: all maps in one long row.",
-    log_softmax: () => `The score ${read[0]}, less the logarithm of the summed exponentials of all `
-      + `ten: the logarithm of a probability, ${percent(outputs.at(-1)[at])}.`,
-  }[op.kind]()];
+function madeOf(op, map, unit) {
+  const sources = op.inputs.map((place) => outputs[place]), [, height, width] = op.shape;
+  const [one, other] = sources.map((source) => shown(source[map * height * width + unit]));
+  const [, rows, columns] = operations[op.inputs[0]].shape;
+  const patch = (from) => windowOf(op, sources[0].subarray(from * rows * columns), unit);
+  const pooled = () => patch(map).map((number) => number === undefined ? "padding" : shown(number))
+    .join(", ");
+  return {
+    convolution: () => products(op, map, patch),
+    scale_and_shift: () => [`${one} × ${shown(op.scale[map])} + ${shown(op.shift[map])}: after `
+      + "training, BatchNorm is one factor and one shift for each map."],
+    relu: () => [`The larger of 0 and ${one}.`],
+    max_pool: () => [`The largest of ${pooled()}.`],
+    average_pool: () => [`The mean of ${pooled()}.`],
+    add: () => [`${one} + ${other}`],
+    concatenate: () => ["Passed on: maps of several layers, one after the other."],
+    flatten: () => ["Passed on: all maps in one long row."],
+    log_softmax: () => [`The score ${one}, less the logarithm of the summed exponentials of all `
+      + `ten: the logarithm of a probability, ${percent(outputs.at(-1)[map])}.`],
+  }[op.kind]();
 }
 
-function products(op, values, before, at) {
-  const [height, width] = op.kernel, size = height * width, depth = before[0] / op.groups;
-  const [map] = positionOf(at, op.shape), first = Math.floor(map * op.groups / op.shape[0]) * depth;
-  const weights = op.weight.subarray(map * depth * size, (map + 1) * depth * size);
+function products(op, map, patchOf) {  // patch × kernel, of every map that is read
+  const [height, width] = op.kernel, size = height * width;
+  const depth = op.weight.length / op.shape[0] / size;
+  const first = Math.floor(map * op.groups / op.shape[0]) * depth;
   const terms = Array.from({length: depth}, (_, i) => {
-    const patch = windowOf(op, values, before, at, first + i).map((number) => number ?? 0);
-    const kernel = weights.subarray(i * size, (i + 1) * size);
+    const patch = patchOf(first + i).map((number) => number ?? 0), start = (map * depth + i) * size;
+    const kernel = [...op.weight.subarray(start, start + size)];
     const sum = total(patch.map((number, k) => number * kernel[k]));
     return {from: first + i, patch, kernel, sum};
   }).sort((one, other) => Math.abs(other.sum) - Math.abs(one.sum));
+  const colours = ["patch", "kernel"].map((key) => coloured(terms.flatMap((term) => term[key])));
+  const draw = (numbers, k) => tiles(element("canvas", {width, height}), numbers, colours[k]);
+  const pictures = terms.slice(0, 32).map(({from, patch, kernel, sum}) => element("div",
+    {className: "term"}, ...[patch, kernel].map(draw), element("br"), `${from}: ${shown(sum)}`));
+  const table = (numbers) => element("pre", {}, numbers.map((number, i) =>
+    shown(number).padStart(6) + ((i + 1) % width ? "" : "\n")).join(""));
   const [{from, patch, kernel, sum}] = terms;
-  const lines = Array.from({length: height}, (_, y) => {
-    const [left, right] = [patch, kernel].map((numbers) => Array.from(
-      numbers.slice(y * width, (y + 1) * width), (number) => shown(number).padStart(6)).join(""));
-    return `${left} ${y === height >> 1 ? "×" : " "}${right}`;
-  });
-  const colours = [values, weights].map(coloured);
-  const draw = (numbers, colour) => tiles(element("canvas", {width, height}), numbers, colour);
-  const pictures = terms.slice(0, 32).map((term) => element("div", {className: "term"},
-    draw(term.patch, colours[0]), draw(term.kernel, colours[1]), element("br"),
-    `${term.from}: ${shown(term.sum)}`));
   const maps = depth > 1 ? `${depth} maps` : "the one map";
-  const words = `Patch × kernel, summed over ${maps} before it, plus`
-    + ` ${shown(op.bias ? op.bias[map] : 0)}. Map ${from} counts most, with ${shown(sum)}:`;
-  return [words, element("pre", {}, lines.join("\n")),
+  return [`Patch × kernel, summed over ${maps} before it, plus ${shown(op.bias?.[map] ?? 0)}. `
+    + `Map ${from} counts most, with ${shown(sum)}:`,
+    element("div", {className: "row"}, table(patch), "×", table(kernel)),
     element("div", {className: "row"}, ...pictures)];
 }
 
@@ -763,8 +727,8 @@ function change(next) {
   settle();
 }
 function settle() {  // a step is done: show it, and say the answer
-  refresh("think");
-  requestAnimationFrame(() => setTimeout(() => { $("status").textContent = sentence(); }));
+  rethink();
+  say(sentence);
   for (const button of $("examples").children)
     button.setAttribute("aria-pressed", button.example === drawn.example);
 }
@@ -779,10 +743,10 @@ $("drawing").onpointerdown = (event) => {
 $("drawing").onpointermove = (event) => {
   if (event.pointerId !== pen) return;
   const {left, top, width} = event.target.getBoundingClientRect();
-  const inside = (offset) => Math.min(Math.max(offset * SIDE / width, PEN / 2), SIDE - PEN / 2);
+  const inside = (offset) => Math.min(Math.max(offset * 28 / width, PEN / 2), 28 - PEN / 2);
   for (const {clientX, clientY} of [...(event.getCoalescedEvents?.() ?? []), event])
     drawn.strokes.at(-1).push([inside(clientX - left), inside(clientY - top)]);
-  refresh("think");
+  rethink();
 };
 $("drawing").onpointerup = $("drawing").onpointercancel = (event) => {
   if (event.pointerId !== pen) return;
@@ -795,8 +759,7 @@ $("undo").onclick = () => {
   settle();
 };
 $("clear").onclick = () => change({strokes: []});
-$("why").onchange = settle;
-$("push").onchange = settle;
+$("why").onchange = $("push").onchange = settle;
 $("push").onreset = () => setTimeout(() => {
   $("push").oninput();
   settle();
@@ -804,15 +767,15 @@ $("push").onreset = () => setTimeout(() => {
 $("push").oninput = () => {
   for (const [id, unit] of Object.entries({turn: "°", size: "%", right: " px", down: " px"}))
     $(id).nextSibling.textContent = $(id).value.replace("-", "−") + unit;
-  refresh("think");
+  rethink();
 };
 
 // While it is asked what speaks for the answer, the pointer covers pixels of the image.
-$("seen").onpointermove = $("seen").onpointerleave = (event) => {
-  const before = cover, covers = digit && $("why").checked && event.type === "pointermove";
-  cover = covers ? [event.offsetY, event.offsetX].map((offset) =>
-    Math.round(offset * 36 / event.target.clientWidth) - 4 - COVER / 2) : null;
-  if (cover || before) refresh("think");
+$("seen").onpointermove = $("seen").onpointerleave = ({type, offsetX, offsetY, target}) => {
+  const covers = digit && $("why").checked && type === "pointermove";
+  cover = covers ? [offsetY, offsetX].map((offset) =>
+    Math.round(offset * 36 / target.clientWidth) - 4 - COVER / 2) : null;
+  if ($("why").checked) rethink();
 };
 
 for (let k = 0; k < 10; k++)
@@ -824,7 +787,7 @@ for (const name in networks) {
   $("switch").lastChild.dataset.name = name;
 }
 for (const example of examples) {
-  const small = tiles(element("canvas", {width: 28, height: 28}), example.pixels, grey);
+  const small = tiles(element("canvas", {width: 28, height: 28}), example.pixels, inked);
   const onclick = () => change({example});
   $("examples").append(element("button", {example, onclick}, small, element("span")));
 }
@@ -841,8 +804,26 @@ function answerWith(name) {
     button.setAttribute("aria-label", `Example: a ${label}${taken}`);
   }
   listLayers();
-  keep({layer: 4});
   settle();
+  keep({layer: 4});
+}
+
+function listLayers() {
+  layers = operations.map(({name, what, shape: [maps, height, width], field}, layer) => {
+    const target = height > 9 ? 28 : maps > 64 ? 6 : 18;  // pixels of the page
+    const zoom = Math.max(1, Math.round(target / Math.max(height, width)));
+    const canvases = Array.from({length: maps}, (_, map) => {
+      const canvas = element("canvas", {width, height, unit: {layer, map}});
+      canvas.style.cssText = `width: ${zoom * width}px; height: ${zoom * height}px`;
+      return canvas;
+    });
+    const words = element("p", {title: `${name}: ${what}`}, element("b", {}, `${layer} `), name,
+      element("br"), element("small", {}, `sees ${field.join("×")}, `
+        + what.replace("convolution", "conv")));
+    const line = element("div", {className: "layer"}, words, element("div", {}, ...canvases));
+    return {line, canvases};
+  });
+  $("layers").replaceChildren(...layers.slice(1).map(({line}) => line));  // all but the image
 }
 
 function keep(change) {  // a unit, within what there is
@@ -879,9 +860,7 @@ for (const area of [$("layers"), $("map")]) {
     keep(area.id === "map" ? {row: row + down, column: column + right}
       : {layer: layer + down, map: map + right});
     layers[kept.layer].line.scrollIntoView({block: "nearest"});
-    requestAnimationFrame(() => setTimeout(() => {
-      $("spoken").textContent = `${$("name").textContent}. ${$("field").textContent}`;
-    }));
+    say(() => `${$("name").textContent}. ${$("field").textContent}`);
   };
 }
 
@@ -918,22 +897,6 @@ def page_still(model: nn.Module, image: torch.Tensor) -> bytes:
     return small.getvalue()
 
 
-def _convolved(model: nn.Module, image: torch.Tensor) -> dict[str, np.ndarray]:
-    """What every convolution puts out for an image, (maps, rows, columns), by its name."""
-    found, hooks = {}, []
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Conv2d):
-
-            def keep(module, inputs, output, name=name):
-                found[name] = output[0].float().cpu().numpy()
-
-            hooks.append(module.register_forward_hook(keep))
-    _answers(model, image[None])
-    for hook in hooks:
-        hook.remove()
-    return found
-
-
 def _draw_field(axes: plt.Axes, image: torch.Tensor, unit: dict) -> None:
     """A digit, and the frame of what a unit in the middle of a layer sees."""
     axes.imshow(image, cmap="gray_r", extent=(0, 28, 28, 0))
@@ -964,6 +927,22 @@ def _draw_maps(figure: plt.Figure, maps: np.ndarray, left: int, bottom: int, sid
         figure.figimage(squares, left + place * 54, bottom, origin="upper")
 
 
+def _convolved(model: nn.Module, image: torch.Tensor) -> dict[str, np.ndarray]:
+    """What every convolution puts out for an image, (maps, rows, columns), by its name."""
+    found, hooks = {}, []
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d):
+
+            def keep(module, inputs, output, name=name):
+                found[name] = output[0].float().cpu().numpy()
+
+            hooks.append(module.register_forward_hook(keep))
+    _answers(model, image[None])
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
 def page_examples(model: nn.Module, pixels: torch.Tensor, labels: torch.Tensor) -> list[tuple]:
     """(image, label) of one digit of each class, answered right, and of three answered wrong.
 
@@ -984,6 +963,15 @@ def _answers(model: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
         return torch.cat([model.eval()(normalise(part).to(device)).cpu() for part in pixels.split(1000)])
 
 
+def _digit(image: torch.Tensor, label) -> dict:
+    """An example for the page: its pixels from the first with ink to the last."""
+    pixels = image.flatten()
+    inked = pixels.nonzero()
+    first, last = int(inked[0]), int(inked[-1])
+    ink = base64.b64encode(bytes(pixels[first : last + 1].tolist())).decode()
+    return {"label": int(label), "from": first, "ink": ink}
+
+
 def network_page(networks: dict[str, nn.Module], examples: list[tuple], start: int = 0) -> str:
     """One HTML document that runs the networks, by name, on what its reader draws.
 
@@ -999,15 +987,6 @@ def network_page(networks: dict[str, nn.Module], examples: list[tuple], start: i
     lines = [line.strip() for line in PAGE.splitlines()]  # without what the output has no room for
     page = "\n".join(line for line in lines if not line.startswith("//"))
     return page.replace("DATA", data.replace("<", "\\u003c"), 1)
-
-
-def _digit(image: torch.Tensor, label) -> dict:
-    """An example for the page: its pixels from the first with ink to the last."""
-    pixels = image.flatten()
-    inked = pixels.nonzero()
-    first, last = int(inked[0]), int(inked[-1])
-    ink = base64.b64encode(bytes(pixels[first : last + 1].tolist())).decode()
-    return {"label": int(label), "from": first, "ink": ink}
 
 
 def page_bundle(networks: dict[str, nn.Module], examples: list[tuple], start: int = 0) -> dict:

@@ -1,6 +1,8 @@
 """Seconds an epoch, against PyTorch's official MNIST example and against the floor; and seconds to an accuracy.
 
     python benchmarks/speed.py              measure the table, write benchmarks/speed.csv, print it
+    python benchmarks/speed.py --fast       measure the whole training of fast against one epoch of the official loop,
+                                            write benchmarks/fast.csv
     python benchmarks/speed.py --official   train the official example's own network and recipe once (slow),
                                             every epoch recorded in benchmarks/official.csv
     python benchmarks/speed.py --table      print the tables from the files, measure nothing
@@ -9,6 +11,8 @@ Each way of training the brief's network takes its turn, again and again, in one
 """
 
 import argparse
+import contextlib
+import io
 import os
 import platform
 import resource
@@ -25,13 +29,14 @@ from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 from tqdm import tqdm
 
-from recipes import AS_SUBMITTED, FINAL, RandomAffine, Recipe, build
+from recipes import AS_SUBMITTED, FAST, FINAL, RandomAffine, Recipe, build, run_recipe
 from results import BENCHMARKS, ROOT, read_runs
 
 from helpers import MEAN, STD, TensorLoader, fit, load_mnist, train
 
 CSV = BENCHMARKS / "speed.csv"
 OFFICIAL = BENCHMARKS / "official.csv"
+HURRIED = BENCHMARKS / "fast.csv"
 TARGETS = (99.28, 99.40)
 
 
@@ -65,24 +70,38 @@ def official_dataset(is_train: bool):
     return datasets.MNIST(ROOT / "data", train=is_train, download=True, transform=steps)  # extracts in data/
 
 
+def official_way(device: str, workers: int):
+    """An epoch of the official example's loop on the brief's network, as a function without arguments."""
+    torch.manual_seed(1)
+    model = build(AS_SUBMITTED, device)
+    optimizer = AS_SUBMITTED.optimizer(model.parameters())
+    loader = DataLoader(official_dataset(True), 64, shuffle=True, num_workers=workers, pin_memory=device != "cpu")
+    return lambda: official_epoch(model, device, loader, optimizer)
+
+
+def hurried_ways(device: str) -> dict:
+    """An epoch of the official loop, and all of fast's training with its tests: functions without arguments."""
+    train_set, test_set = load_mnist(ROOT / "data", device)
+
+    def fast():
+        with contextlib.redirect_stderr(io.StringIO()):  # no bar in between
+            run_recipe(FAST, train_set, test_set, device)
+
+    return {"official loop, one epoch": official_way(device, 0), f"fast, all {FAST.epochs} epochs and tests": fast}
+
+
 def ways(device: str) -> dict:
     """Every way to train an epoch that is compared, by name: a function without arguments."""
     train_set, _ = load_mnist(ROOT / "data", device)
-    pictures = official_dataset(True)
 
     def fresh(recipe: Recipe = AS_SUBMITTED):
         torch.manual_seed(1)
         model = build(recipe, device)
         return model, recipe.optimizer(model.parameters())
 
-    def official(workers):
-        model, optimizer = fresh()
-        loader = DataLoader(pictures, 64, shuffle=True, num_workers=workers, pin_memory=device != "cpu")
-        return lambda: official_epoch(model, device, loader, optimizer)
-
     def ours(recipe, augment=None):
         model, optimizer = fresh(recipe)
-        loader = TensorLoader(train_set, 64, shuffle=True, augment=augment)
+        loader = TensorLoader(train_set, recipe.batch_size, shuffle=True, augment=augment)
         average = recipe.average(model) if recipe.average else None
         return lambda: train(model, device, loader, optimizer, None, average)
 
@@ -95,8 +114,8 @@ def ways(device: str) -> dict:
         "floor: one batch again and again": floor(),
         "ours": ours(AS_SUBMITTED),
         "ours, augmented": ours(AS_SUBMITTED, RandomAffine()),
-        "official loop, 0 workers": official(0),
-        "official loop, 2 workers": official(2),
+        "official loop, 0 workers": official_way(device, 0),
+        "official loop, 2 workers": official_way(device, 2),
         "ours, final network and recipe": ours(FINAL, FINAL.augment),
     }
 
@@ -209,6 +228,17 @@ def speed_table(rows: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def hurried_table(rows: pd.DataFrame) -> str:
+    """The Markdown table of fast against one epoch of the official loop."""
+    loop = rows["seconds"].iloc[0]
+    lines = ["| | seconds, median | fastest to slowest | ÷ official epoch |", "|---|---|---|---|"]
+    lines += [
+        f"| {row.way} | {row.seconds:.2f} | {row.fastest:.2f} to {row.slowest:.2f} | {row.seconds / loop:.2f} |"
+        for row in rows.itertuples()
+    ]
+    return "\n".join(lines)
+
+
 def time_to(history: pd.DataFrame, target: float) -> tuple[int, float] | None:
     """(epoch, seconds of training until its end) at which the test accuracy first reaches a target."""
     reached = history.index[history["test_accuracy"] >= target]
@@ -245,7 +275,7 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--threads", type=int, help="default: PyTorch's own choice")
     parser.add_argument("--device", default="cpu")
-    for name in ("official", "table"):
+    for name in ("fast", "official", "table"):
         parser.add_argument(f"--{name}", action="store_true")
     options = parser.parse_args()
     if options.threads:
@@ -253,11 +283,14 @@ def main() -> None:
     device, repetitions = options.device, options.repetitions
     if options.official:
         train_official(device).to_csv(OFFICIAL, index=False, float_format="%.6g")
+    elif options.fast:
+        measure(hurried_ways(device), device, repetitions).to_csv(HURRIED, index=False, float_format="%.4g")
     elif not options.table:
         rows = measure(ways(device), device, repetitions)
         memory = peak_memory() if device == "cpu" else torch.cuda.max_memory_allocated() / 1e9
         rows.assign(peak_memory_gb=memory).to_csv(CSV, index=False, float_format="%.4g")
     print(speed_table(pd.read_csv(CSV)) + "\n")
+    print(hurried_table(pd.read_csv(HURRIED)) + "\n")
     print(target_table(read_runs()))
 
 

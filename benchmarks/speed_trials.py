@@ -30,7 +30,7 @@ def trials(device: str) -> dict:
 
     def training(
         recipe=FINAL,
-        batch_size=64,
+        batch_size=FINAL.batch_size,
         augment=FINAL.augment,
         average=FINAL.average,
         context=None,
@@ -92,10 +92,10 @@ def trials(device: str) -> dict:
 def profile(device: str, batches=200) -> pd.DataFrame:
     """The shares of the final recipe's training time by operation, those of at least 1%."""
     train_set, _ = load_mnist(ROOT / "data", device)
-    part = TensorDataset(*(tensor[: 64 * batches] for tensor in train_set.tensors))
+    part = TensorDataset(*(tensor[: FINAL.batch_size * batches] for tensor in train_set.tensors))
     model = build(FINAL, device)
     optimizer, average = FINAL.optimizer(model.parameters()), FINAL.average(model)
-    loader = TensorLoader(part, 64, shuffle=True, augment=FINAL.augment)
+    loader = TensorLoader(part, FINAL.batch_size, shuffle=True, augment=FINAL.augment)
     train(model, device, loader, optimizer, None, average)
     with torch.profiler.profile() as profiler:
         train(model, device, loader, optimizer, None, average)

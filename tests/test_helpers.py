@@ -294,7 +294,7 @@ def test_one_epoch_of_the_brief_learns(mnist):
     assert history["test_accuracy"].iloc[0] > 60
 
 
-def test_a_compiled_model_trains_as_the_model_does():
+def test_a_compiled_model_trains_as_the_model_does(tmp_path):
     def history(compiled):
         model = toy_model()
         model = torch.compile(model, backend="eager") if compiled else model
@@ -307,6 +307,8 @@ def test_a_compiled_model_trains_as_the_model_does():
     compiled = torch.compile(Net(), backend="eager")
     assert helpers.receptive_field(compiled)["receptive_field"].tolist() == [3, 5, 9, 11, 19, 27, 43]
     assert helpers.measured_receptive_field(compiled) == (28, 28)
+    helpers.save_model(compiled, tmp_path / "compiled.pt")
+    assert helpers.load_model(Net(), tmp_path / "compiled.pt")
 
 
 def test_a_notebook_shows_one_line_and_one_picture_and_updates_them(monkeypatch):

@@ -461,6 +461,12 @@ def test_the_longer_side_is_20_and_the_centre_of_mass_in_the_middle(drawn):
         assert abs((mass * torch.arange(28)).sum() / mass.sum() - 13.5) <= 0.5
 
 
+def test_a_thin_stroke_stays():
+    ink = np.zeros((400, 60))
+    ink[50:350, 30:35] = 255
+    assert fit_to_box(ink).shape == (20, 1) and centre(fit_to_box(ink)).any()
+
+
 def test_a_digit_with_its_mass_at_one_end_stays_whole():
     digit = np.zeros((20, 20), np.uint8)
     digit[:, 0] = 1
