@@ -610,10 +610,15 @@ def test_run_all_in_jupyterlab(browser, lab, tmp_path):
     page.goto(f"{lab}/S6_Part2.ipynb")
     idle = page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").first
     idle.wait_for(timeout=120_000)
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.locator("[role=menuitem][data-command='runmenu:run-all']").click()
-    page.locator(".jp-Notebook-ExecutionIndicator[data-status=busy]").first.wait_for(timeout=60_000)
-    idle.wait_for(timeout=1_800_000)
+    busy = page.locator(".jp-Notebook-ExecutionIndicator[data-status=busy]").first
+    for _ in range(10):  # a click that comes too early is lost
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.locator("[role=menuitem][data-command='runmenu:run-all']").click()
+        time.sleep(5)
+        if busy.count():
+            break
+    assert busy.count()
+    idle.wait_for(state="attached", timeout=1_800_000)
     notebook = page.locator(".jp-Notebook")
     assert notebook.locator(".jp-OutputArea-output[data-mime-type*=error]").count() == 0
     live = page.locator("iframe[title='The network, live']")
