@@ -619,8 +619,16 @@ def test_run_all_in_jupyterlab(browser, lab, tmp_path):
             break
     assert busy.count()
     idle.wait_for(state="attached", timeout=1_800_000)
-    notebook = page.locator(".jp-Notebook")
-    assert notebook.locator(".jp-OutputArea-output[data-mime-type*=error]").count() == 0
+    page.keyboard.press("Control+s")
+    saved, runs = tmp_path / "S6_Part2.ipynb", []
+    for _ in range(60):
+        outputs = [cell.outputs for cell in nbformat.read(saved, 4).cells if cell.cell_type == "code"]
+        runs = [each for each in outputs if "1/1 epochs" in str(each)]
+        if runs:
+            break
+        time.sleep(1)
+    assert not any(output.output_type == "error" for each in outputs for output in each)
+    assert len(runs) == 3 and all("image/png" in str(each) for each in runs)  # the curves
     live = page.locator("iframe[title='The network, live']")
     live.scroll_into_view_if_needed()
     inner(page).locator("#answer", has_text="Answer").wait_for()
