@@ -1,11 +1,10 @@
 """Train recipes over seeds and record every epoch in benchmarks/accuracy.csv.
 
     python benchmarks/accuracy.py --recipes "as submitted" final --seeds 1 2 3 4 5 --jobs 2
-    python benchmarks/accuracy.py --validation --recipes final --seeds 1 2
-    python benchmarks/accuracy.py --table               the test images' table, trains nothing (with --validation: theirs)
+    python benchmarks/accuracy.py --table               the table of complete runs, trains nothing
 
-Recipes are the notebook's own. A run (recipe, split, seed, epochs) that the file already holds is skipped, so
-a study that was stopped goes on where it was. What each complete test run got wrong goes to mistakes.csv.
+Recipes are the notebook's own. A run (recipe, seed, epochs) that the file already holds is skipped, so
+a study that was stopped goes on where it was. What each complete run got wrong goes to mistakes.csv.
 """
 
 import argparse
@@ -16,25 +15,12 @@ import os
 import joblib
 import pandas as pd
 import torch
-from torch.utils.data import TensorDataset
 from tqdm import tqdm
 
 from recipes import RECIPES, run_recipe
 from results import ACCURACY, MISTAKES, ROOT, RUN, TARGET, append, read_runs
 
-from helpers import load_mnist
-
-VALIDATION = 5000  # the last images of the training set
-
-
-def split_data(split: str, train_set: TensorDataset, test_set: TensorDataset) -> tuple[TensorDataset, TensorDataset]:
-    """(training set, set reported on): MNIST's own two, or the training set cut before its last 5,000."""
-    if split == "test":
-        return train_set, test_set
-    return (
-        TensorDataset(*(part[:-VALIDATION] for part in train_set.tensors)),
-        TensorDataset(*(part[-VALIDATION:] for part in train_set.tensors)),
-    )
+from helpers import load_mnist, log_probabilities
 
 
 def count_parameters(model: torch.nn.Module) -> int:
@@ -45,13 +31,13 @@ def count_parameters(model: torch.nn.Module) -> int:
     )
 
 
-def run(recipe_name: str, split: str, seed: int, epochs: int, device: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+def run(recipe_name: str, seed: int, epochs: int, device: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Train one recipe with one seed, on one thread; return its history, and its mistakes, as rows for the files."""
     torch.set_num_threads(1)
-    train_set, report_set = split_data(split, *load_mnist(ROOT / "data", device))
+    train_set, test_set = load_mnist(ROOT / "data", device)
     with contextlib.redirect_stderr(io.StringIO()):  # one bar for the study, none for each run, wherever it runs
-        model, history = run_recipe(RECIPES[recipe_name], train_set, report_set, device, seed, epochs)
-    named = {"recipe": recipe_name, "split": split, "seed": seed, "epochs": epochs}
+        model, history = run_recipe(RECIPES[recipe_name], train_set, test_set, device, seed, epochs)
+    named = {"recipe": recipe_name, "seed": seed, "epochs": epochs}
     history = history.assign(
         **named,
         parameters=count_parameters(model),
@@ -59,9 +45,8 @@ def run(recipe_name: str, split: str, seed: int, epochs: int, device: str) -> tu
         torch=torch.__version__,
         device=device if device == "cpu" else torch.cuda.get_device_name(),
     )
-    images, labels = report_set.tensors
-    with torch.no_grad():
-        answers = torch.cat([model.eval()(batch).argmax(1) for batch in images.split(1000)])
+    images, labels = test_set.tensors
+    answers = log_probabilities(model, images).argmax(1)
     wrong = (answers != labels).nonzero().flatten().cpu()
     mistakes = pd.DataFrame({**named, "image": wrong, "label": labels.cpu()[wrong], "answer": answers.cpu()[wrong]})
     order = [
@@ -87,21 +72,20 @@ def study(runs: list[tuple], jobs: int) -> None:
     with tqdm(total=len(runs), unit="run") as bar:
         for history, mistakes in results:
             append(history, ACCURACY)
-            if history["split"].iloc[0] == "test":
-                append(mistakes, MISTAKES)
+            append(mistakes, MISTAKES)
             last = history.iloc[-1]
             bar.set_postfix_str(f"{last['recipe']}, seed {last['seed']}: {last['test_accuracy']:.2f}%")
             bar.update()
 
 
-def table(rows: pd.DataFrame, recipes: list[str], split="test") -> str:
+def table(rows: pd.DataFrame, recipes: list[str]) -> str:
     """The Markdown table of these recipes' complete runs: mean ± standard deviation at the last epoch."""
     lines = [
-        f"| recipe | parameters | epochs | n | {split} accuracy, last epoch | worst seed | best seed "
+        "| recipe | parameters | epochs | n | test accuracy, last epoch | worst seed | best seed "
         f"| seeds' mean first ≥ {TARGET}% |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    rows = rows[(rows["split"] == split) & rows["recipe"].isin(recipes)]
+    rows = rows[rows["recipe"].isin(recipes)]
     for (_, name, epochs), runs in rows.groupby([rows["recipe"].map(recipes.index), "recipe", "epochs"]):
         last = runs.loc[runs["epoch"] == epochs, "test_accuracy"]
         means = runs.groupby("epoch")["test_accuracy"].mean()
@@ -127,24 +111,16 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3, 4, 5])
     parser.add_argument("--epochs", type=int, help="default: the recipe's own")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs side by side, one thread each")
-    parser.add_argument(
-        "--validation",
-        action="store_true",
-        help=f"hold the last {VALIDATION:,} training images out, and report on them",
-    )
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--table", action="store_true", help="print the table of complete test runs, train nothing")
+    parser.add_argument("--table", action="store_true", help="print the table of complete runs, train nothing")
     options = parser.parse_args()
-    split = "validation" if options.validation else "test"
     if not options.table:
         wanted = [
-            (name, split, seed, options.epochs or RECIPES[name].epochs)
-            for seed in options.seeds
-            for name in options.recipes
+            (name, seed, options.epochs or RECIPES[name].epochs) for seed in options.seeds for name in options.recipes
         ]
         done = set(read_runs()[RUN].itertuples(index=False, name=None))
         study([(*key, options.device) for key in wanted if key not in done], options.jobs)
-    print(table(read_runs(), list(RECIPES), split))
+    print(table(read_runs(), list(RECIPES)))
 
 
 if __name__ == "__main__":

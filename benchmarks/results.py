@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK, README = ROOT / "S6_Part2.ipynb", ROOT / "README.md"
 BENCHMARKS = ROOT / "benchmarks"
 ACCURACY, MISTAKES = BENCHMARKS / "accuracy.csv", BENCHMARKS / "mistakes.csv"
-RUN = ["recipe", "split", "seed", "epochs"]  # what names a run
+RUN = ["recipe", "seed", "epochs"]  # what names a run
 TARGET = 99.28  # the brief's accuracy, in %
 
 
@@ -28,22 +28,22 @@ def append(rows: pd.DataFrame, path: Path) -> None:
         file.write(text)
 
 
-def last_epochs(rows: pd.DataFrame, recipe: str, epochs: int, split="test") -> pd.DataFrame:
+def last_epochs(rows: pd.DataFrame, recipe: str, epochs: int) -> pd.DataFrame:
     """The last row of each run of a recipe that has its full length, by seed."""
-    chosen = (rows["recipe"] == recipe) & (rows["split"] == split) & (rows["epochs"] == epochs)
+    chosen = (rows["recipe"] == recipe) & (rows["epochs"] == epochs)
     return rows[chosen & (rows["epoch"] == epochs)].sort_values("seed")
 
 
 def by_epoch(rows: pd.DataFrame, recipe: str, epochs=20) -> pd.Series:
     """A recipe's test accuracy after each epoch, mean over the seeds."""
-    runs = rows[(rows["recipe"] == recipe) & (rows["split"] == "test") & (rows["epochs"] == epochs)]
+    runs = rows[(rows["recipe"] == recipe) & (rows["epochs"] == epochs)]
     return runs.groupby("epoch")["test_accuracy"].mean()
 
 
 def hardest_images(recipe="final", count=20, path: Path = MISTAKES) -> list[tuple[int, int, int]]:
     """(test image, usual answer, number of seeds that got it wrong), most often wrong first."""
     rows = pd.read_csv(path).drop_duplicates([*RUN, "image"], keep="last")
-    rows = rows[(rows["recipe"] == recipe) & (rows["split"] == "test") & (rows["epochs"] == rows["epochs"].max())]
+    rows = rows[(rows["recipe"] == recipe) & (rows["epochs"] == rows["epochs"].max())]
     answers = rows.groupby("image")["answer"].agg([lambda column: column.mode().iloc[0], "size"])
     answers = answers.sort_values("size", ascending=False, kind="stable").head(count)
     return [(int(image), int(answer), int(size)) for image, (answer, size) in zip(answers.index, answers.values)]

@@ -17,7 +17,7 @@ import argparse
 import contextlib
 import io
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import joblib
@@ -53,31 +53,6 @@ IDEA = {
     "average_least": 0.001,
     "seed": 1,
 }
-
-
-@dataclass(frozen=True)
-class RandomDistortion(recipes.RandomAffine):
-    """A gentler affine change, and on top of it a smooth bend: every image as if drawn on a rubber sheet.
-
-    A few control points, points x points from edge to edge, are each pushed at random; what lies between them
-    follows smoothly. How far, is drawn for each image: a standard deviation between 0 and elastic pixels.
-    """
-
-    degrees: float = 10.0
-    shear: float = 0.15
-    shift: float = 1.5
-    elastic: float = 1.0
-    points: int = 5
-
-    def places(self, images):
-        strength = self.elastic * torch.rand(len(images), 1, 1, device=images.device)
-        pushes = strength * torch.randn(len(images), 2, self.points**2, device=images.device)  # pixels right and down
-        return super().places(images) + 2 / images.shape[-1] * pushes @ self.spread(images)
-
-    def spread(self, images):
-        """How a push of each control point spreads over the image: (points**2, 28 * 28), by bicubic interpolation."""
-        pushes = torch.eye(self.points**2, device=images.device).view(1, -1, self.points, self.points)
-        return F.interpolate(pushes, images.shape[2:], mode="bicubic", align_corners=True).flatten(2)[0]
 
 
 class Residual(nn.Module):
@@ -136,7 +111,7 @@ def distortion(idea: dict):
     """The affine changes of an idea, with the elastic one if it has any."""
     affine = {name: idea[name] for name in ("degrees", "scale", "shear", "shift")}
     if idea["elastic"]:
-        return RandomDistortion(**affine, elastic=idea["elastic"], points=idea["points"])
+        return recipes.RandomDistortion(**affine, elastic=idea["elastic"], points=idea["points"])
     return recipes.RandomAffine(**affine)
 
 

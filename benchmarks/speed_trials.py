@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch.utils.data import TensorDataset
 
-from recipes import FINAL, build
+from recipes import AUGMENTED, FINAL, build
 from results import BENCHMARKS, ROOT
 from speed import measure
 
@@ -73,10 +73,11 @@ def trials(device: str) -> dict:
     return {
         "training, as it is": training(),
         "no augmentation": training(augment=None),
+        "affine changes only": training(augment=AUGMENTED.augment),
         "no average": training(average=None),
         "one thread": training(context=one_thread),
         "not channels last": training(replace(FINAL, channels_last=False)),
-        "batches of 128": training(batch_size=128),
+        "batches of 64": training(batch_size=64),
         "batches of 256": training(batch_size=256),
         "optimiser: fused": training(fused=True),
         "optimiser: foreach": training(foreach=True),
