@@ -106,7 +106,7 @@ def marks(watch, monkeypatch):
 
 @pytest.mark.parametrize("name", ["as submitted", "final", "small"])
 def test_a_run_stays_on_its_device_and_waits_for_it_once_an_epoch(name, watch, marks):
-    data = fake_data(watch.device)
+    data = fake_data(watch.device, 3 * RECIPES[name].batch_size + 8)
     test_data = fake_data(watch.device, 3000)
     model, history = run_recipe(RECIPES[name], data, test_data, watch.device, epochs=2)
     assert devices_in(list(model.state_dict().values())) <= {watch.device, "cpu"} and len(history) == 2
