@@ -6,6 +6,7 @@ Images are float32 tensors (N, 1, 28, 28), labels int64 tensors (N,). Accuracy i
 
 import contextlib
 import copy
+import dis
 import functools
 import gzip
 import io
@@ -13,6 +14,7 @@ import math
 import numbers
 import os
 import pickle
+import random
 import shutil
 import sys
 import tempfile
@@ -504,65 +506,111 @@ def plot_progress(history: pd.DataFrame, epochs: int) -> plt.Figure:
     return figure
 
 
+PLAIN = (str, bytes, bool, int, float, complex, type(None), type(...), range, slice)
+PLAIN += (torch.dtype, torch.device, torch.layout, torch.memory_format)
 COUNTERS = set("""optimizer last_epoch _step_count _last_lr best num_bad_epochs cooldown_counter T_cur T_i
     _is_initial _get_lr_called_within_step""".split())  # fmt: skip
-LIBRARIES = {"torch", "torchvision", *sys.stdlib_module_names}
 
 
 def describe(thing, inside=()) -> str:
     """Text that is equal for things made of equal parts: values by repr, code by what it does and holds.
 
-    Of a network, layers and code count, not the weights; of a schedule, not how far it has come. Raises
-    TypeError for what can't be told from another of its kind, such as an open file.
+    Of a network, layers and code count, not the weights; of a schedule, not how far it has come. inside are
+    the things around it. Raises TypeError for what can't be told from another of its kind, such as an open
+    file, and for what draws random numbers of its own.
     """
     if any(thing is each for each in inside):
         return "itself"  # a loop, such as a method that names its class
-    if isinstance(thing, np.generic):
-        return repr(thing.item())
+    if isinstance(thing, np.ndarray):
+        thing = torch.from_numpy(thing.copy())
+    if isinstance(thing, nn.Parameter):
+        return f"{thing.dtype} {tuple(thing.shape)} {thing.requires_grad}"
     if isinstance(thing, torch.Tensor):
         bits = thing.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
         return f"{thing.dtype} {tuple(thing.shape)} {zlib.crc32(bits):08x}"
-    parts = _parts_of(thing)
-    if parts is None:
-        if " at 0x" in repr(thing):
-            raise TypeError(f"{thing!r} can't be told from another of its kind")
+    if isinstance(thing, np.generic):
+        return repr(thing.item())
+    if type(thing) in PLAIN:
         return repr(thing)
-    return f"{type(thing).__name__}({', '.join(describe(part, (*inside, thing)) for part in parts)})"
+    parts = [describe(part, (*inside, thing)) for part in _parts_of(thing)]
+    if isinstance(thing, (set, frozenset)):
+        parts.sort()  # Python shuffles a set of strings anew in every process
+    return f"{type(thing).__name__}({', '.join(parts)})"
 
 
-def _parts_of(thing) -> list | tuple | None:
-    """What a thing is made of, as describe wants to know it; None for a plain value."""
-    library = str(getattr(thing, "__module__", "")).split(".")[0] in LIBRARIES
-    if isinstance(thing, (list, tuple)):
-        return thing
-    if isinstance(thing, dict):
+def _without(names, things: dict) -> dict:
+    """The things of all other names."""
+    return {name: thing for name, thing in things.items() if name not in names}
+
+
+METHODS = (types.MethodType, staticmethod, classmethod)
+HOLDS_CODE = (type, types.FunctionType, types.BuiltinFunctionType, types.CodeType)
+DRAWS = (random.Random, torch.Generator, np.random.Generator, np.random.RandomState)
+
+
+def _parts_of(thing) -> list:
+    """What a thing is made of, as describe wants to know it."""
+    if type(thing) in (list, tuple, set, frozenset):
+        return list(thing)
+    if type(thing) is dict:
         return [*thing, *thing.values()]
-    if isinstance(thing, torch.Generator):
-        return [thing.initial_seed()]
+    if isinstance(thing, types.ModuleType):
+        return [thing.__name__, None if _is_library(thing.__name__) else Path(thing.__file__).read_bytes()]
     if isinstance(thing, functools.partial):
         return [thing.func, thing.args, thing.keywords]
-    if isinstance(thing, types.MethodType):
-        return [thing.__func__, thing.__self__]
-    if isinstance(thing, types.CodeType):
-        return [thing.co_code, thing.co_consts, thing.co_names]
-    if isinstance(thing, types.FunctionType) and not library:
-        held = [cell.cell_contents for cell in thing.__closure__ or ()]
-        named = [thing.__globals__.get(name) for name in thing.__code__.co_names]
-        from_outside = [value for value in named if isinstance(value, (int, float, str))]
-        return [thing.__code__, thing.__defaults__, thing.__kwdefaults__, held, from_outside]
-    if isinstance(thing, type) and not library:
-        methods = [value for value in vars(thing).values() if isinstance(value, types.FunctionType)]
-        return [thing.__qualname__, *methods, *thing.__bases__]
-    if isinstance(thing, (type, types.FunctionType, types.BuiltinFunctionType)):
-        return [thing.__module__, thing.__qualname__]
+    if isinstance(thing, METHODS):
+        return [thing.__func__, getattr(thing, "__self__", None)]
+    if isinstance(thing, property):
+        return [thing.fget, thing.fset]
+    if isinstance(thing, HOLDS_CODE):
+        return _parts_of_code(thing)
     if isinstance(thing, nn.Module):
-        sizes = [(name, p.shape, p.dtype, p.requires_grad) for name, p in thing.named_parameters()]
-        own = {name: value for name, value in vars(thing).items() if not name.startswith(("_", "training"))}
-        return [type(thing), own, sizes, *thing.children()]
-    if hasattr(thing, "__dict__"):
-        skipped = COUNTERS if isinstance(thing, LRScheduler) else ()
-        return [type(thing), {name: value for name, value in vars(thing).items() if name not in skipped}]
-    return None
+        hooks = [*thing._forward_hooks.values(), *thing._forward_pre_hooks.values()]
+        own = _without(vars(nn.Module()), vars(thing))
+        return [type(thing), own, hooks, dict(thing._parameters), dict(thing._modules)]
+    if isinstance(thing, LRScheduler):
+        return [type(thing), _without(COUNTERS, vars(thing))]
+    if isinstance(thing, DRAWS):
+        raise TypeError(f"{thing!r} draws random numbers of its own, which no checkpoint holds")
+    apart = thing.__reduce_ex__(4)  # as pickle takes it apart, which refuses files and the like
+    return [list(part) if hasattr(part, "__next__") else part for part in apart]
+
+
+def _is_library(module) -> bool:
+    """Whether a module is Python's own or an installed one: of what it holds, the name will do."""
+    root = str(module).split(".")[0]
+    path = getattr(sys.modules.get(root), "__file__", None) or ""
+    installed = "site-packages" in path or "dist-packages" in path
+    return root != "__main__" and (root in sys.stdlib_module_names or installed)
+
+
+def _parts_of_code(thing) -> list:
+    """What a function or a class does, holds, and uses."""
+    if isinstance(thing, types.CodeType):
+        return [thing.co_code, thing.co_consts, thing.co_names, thing.co_varnames]
+    name = [thing.__module__, thing.__qualname__]
+    if isinstance(thing, types.BuiltinFunctionType):
+        return name if isinstance(thing.__self__, types.ModuleType) else [*name, thing.__self__]
+    if isinstance(thing, type):
+        return name if _is_library(thing.__module__) else [*name, _members_of(thing), *thing.__bases__]
+    held = [cell.cell_contents for cell in thing.__closure__ or () if cell != types.CellType()]  # not empty ones
+    if _is_library(thing.__module__):
+        return [*name, held]
+    used = [thing.__globals__.get(name) for name in sorted(set(_global_names(thing.__code__)))]
+    return [thing.__code__, thing.__defaults__, thing.__kwdefaults__, held, used]
+
+
+def _members_of(cls: type) -> dict:
+    """A class's own methods and values, without what Python notes about it."""
+    methods = {name: value for name, value in vars(cls).items() if callable(value)}
+    return methods | {name: value for name, value in vars(cls).items() if not name.startswith(("__", "_abc_"))}
+
+
+def _global_names(code: types.CodeType) -> list[str]:
+    """The names that code, or code nested in it, looks up outside of its function."""
+    names = [step.argval for step in dis.get_instructions(code) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")]
+    nested = [each for each in code.co_consts if isinstance(each, types.CodeType)]
+    return names + [name for each in nested for name in _global_names(each)]
 
 
 def load_file(path) -> dict:
@@ -581,12 +629,12 @@ def load_file(path) -> dict:
 
 
 def plain(thing):
-    """The same nested lists and dicts, with numpy's numbers as Python's: load_file reads them."""
+    """The same nested lists and dicts, with numpy's numbers and arrays as Python's: load_file reads them."""
     if isinstance(thing, dict):
         return {name: plain(value) for name, value in thing.items()}
     if isinstance(thing, (list, tuple)):
         return type(thing)(plain(value) for value in thing)
-    return thing.item() if isinstance(thing, np.generic) else thing
+    return thing.tolist() if isinstance(thing, (np.generic, np.ndarray)) else thing
 
 
 class Checkpoint:
@@ -596,6 +644,7 @@ class Checkpoint:
         self.path, self.sums, self.parts = path and Path(path), sums, parts
         generators = [torch.default_generator, generator, *torch.cuda.default_generators]
         self.random = [(each.get_state, each.set_state) for each in generators if each is not None]
+        self.random += [(random.getstate, random.setstate), (np.random.get_state, np.random.set_state)]
         if torch.backends.mps.is_available():
             self.random.append((torch.mps.get_rng_state, torch.mps.set_rng_state))
         exists = path is None or self.path.parent.is_dir()
@@ -623,8 +672,8 @@ class Checkpoint:
         """Write the file, in such a way that it is whole at any moment."""
         if self.path is not None:
             states = [plain(part.state_dict()) for part in self.parts]
-            random = [get_state() for get_state, _ in self.random]
-            saved = {"sums": self.sums, "history": history, "states": states, "random": random}
+            drawn = [plain(get_state()) for get_state, _ in self.random]
+            saved = {"sums": self.sums, "history": history, "states": states, "random": drawn}
             torch.save(saved, f"{self.path}.{os.getpid()}")
             os.replace(f"{self.path}.{os.getpid()}", self.path)
 
@@ -634,27 +683,34 @@ def fingerprint(
 ) -> dict[str, str]:
     """A checksum for each part of what makes a run; the weights that it starts from don't count.
 
-    Data count whole, with all that a dataset or a loader holds. What can't be told by its parts gets a
-    text that never comes again, so that such a run is never resumed.
+    Data count whole, with all that a dataset or a loader holds. A part that can't be told from another
+    gets a text that never comes again, so that such a run is never resumed.
     """
-    changing = ("params", "lr", "momentum", "betas")  # which a schedule changes
-    groups = [{name: group[name] for name in group if name not in changing} for group in optimizer.param_groups]
-    rates = [group.get("initial_lr", group["lr"]) for group in optimizer.param_groups]
-    held = ("generator", "epoch", "_iterator")  # of a loader, what changes as it goes
-    loaders = [
-        {name: value for name, value in vars(each).items() if name not in held} for each in (loader, test_loader)
-    ]
-    parts = {"network": model, "device": str(torch.device(device)), "training data or loader": loaders[0],
-             "test data or loader": loaders[1], "optimizer": [type(optimizer), optimizer.defaults, groups, rates],
-             "schedule": [scheduler, step_every], "average": average,
-             "seed": [torch.initial_seed(), getattr(loader, "generator", None)]}  # fmt: skip
-    sums = {}
-    for name, part in parts.items():
-        try:
-            sums[name] = f"{zlib.crc32(describe(part).encode()):08x}"
-        except TypeError as error:
-            sums[name] = f"{error} ({time.time_ns()})"
-    return sums
+    moving = {"params", "lr", "momentum", "betas", "initial_lr"}  # of an optimizer, what a schedule may change
+    groups = [_without(moving, group) for group in optimizer.param_groups]
+    rates = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
+    going = {"generator", "epoch", "_iterator"}  # of a loader, what changes from epoch to epoch
+    generator = getattr(loader, "generator", None) or torch.default_generator
+    parts = {
+        "network": getattr(model, "_orig_mod", model),  # what torch.compile wraps
+        "device": str(torch.device(device)),
+        "training data or loader": [type(loader), _without(going, vars(loader))],
+        "test data or loader": [type(test_loader), _without(going, vars(test_loader))],
+        "optimizer": [type(optimizer), optimizer.defaults, groups, rates],
+        "schedule": [scheduler, step_every],
+        "average": average,
+        "seed": [torch.initial_seed(), generator.initial_seed()],
+        "train or test": [train, test],
+    }
+    return {name: _checksum(part, generator) for name, part in parts.items()}
+
+
+def _checksum(part, generator) -> str:
+    """Of what describe says, but for the generator of the order, which the checkpoint holds."""
+    try:
+        return f"{zlib.crc32(describe(part, (generator,)).encode()):08x}"
+    except (TypeError, ValueError, RuntimeError) as error:  # the last two from odd tensors and endless lists
+        return f"{error} ({time.time_ns()})"
 
 
 def check_schedule(scheduler, optimizer, step_every: str, batches: int, epochs: int) -> None:
@@ -692,7 +748,7 @@ def fit(
     run = (model, device, train_loader, test_loader, optimizer, scheduler, average, step_every)
     saved = Checkpoint(checkpoint, fingerprint(*run) if checkpoint else {}, parts, train_loader.generator)
     history = saved.load(epochs)
-    train_loader.epoch = len(history)
+    train_loader.epoch = len(history)  # a resumed run keeps its place in the augmentation
     progress = Progress(epochs, history)
     for epoch in range(len(history) + 1, epochs + 1):
         lr, start = float(optimizer.param_groups[0]["lr"]), time.perf_counter()
@@ -726,8 +782,8 @@ def plot_curves(history: pd.DataFrame, title="", target: float | None = 99.28) -
     panels[2].set_xlim(0.5, len(rows) + 0.5)
     panels[2].xaxis.set_major_locator(plt.MaxNLocator(integer=True))
     if target is not None:
-        panels[1].axhline(target, color="C4", linewidth=1)
-        panels[1].text(len(rows) + 0.4, target, f"{target}%", ha="right", va="bottom")
+        panels[1].axhline(target, color="C4", linewidth=1, label=f"{target}%")
+        panels[1].legend()
     for axes in panels[[0, 2]]:
         axes.yaxis.set(major_locator=plt.LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}", minor_formatter="")
     return figure
@@ -747,6 +803,13 @@ def effective_receptive_field(model: nn.Module, images: torch.Tensor, layer: str
     middle = outputs[-1][:, :, height // 2, width // 2].sum()
     (gradient,) = torch.autograd.grad(middle, images)
     return gradient.abs().mean((0, 1)).cpu()
+
+
+@torch.no_grad()
+def log_probabilities(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """The model's answers to images (N, 1, 28, 28), a thousand at a time: (N, classes)."""
+    model.eval()
+    return torch.cat([model(batch) for batch in images.split(1000)])
 
 
 def plot_mistakes(images, labels, log_probabilities, count=20) -> plt.Figure:

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # where helpers.py lies
-from helpers import MEAN, STD, Layer, normalise, receptive_field, trace_layers  # noqa: E402
+from helpers import MEAN, STD, Layer, log_probabilities, normalise, receptive_field, trace_layers  # noqa: E402
 
 
 def network_operations(model: nn.Module, input_size=(1, 28, 28)) -> list[dict]:
@@ -959,8 +959,7 @@ def page_examples(model: nn.Module, pixels: torch.Tensor, labels: torch.Tensor) 
 def _answers(model: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
     """Log-probabilities (N, 10), on the CPU, for uint8 images (N, 28, 28)."""
     device = next(model.parameters()).device
-    with torch.no_grad():
-        return torch.cat([model.eval()(normalise(part).to(device)).cpu() for part in pixels.split(1000)])
+    return log_probabilities(model, normalise(pixels).to(device)).cpu()
 
 
 def _digit(image: torch.Tensor, label) -> dict:

@@ -7,15 +7,20 @@ import multiprocessing
 import os
 import random
 import shutil
+import subprocess
+import sys
 import tempfile
+import textwrap
 import threading
 import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 from torchvision import transforms
 from torchvision.datasets import MNIST
@@ -330,7 +335,26 @@ def test_a_schedule_made_for_other_steps_is_another_run(tmp_path):
     assert len(list(tmp_path.glob("*.pt"))) == 2
 
 
-def test_the_fit_cell_alone_goes_on_after_an_interruption(tmp_path, monkeypatch):
+def cut_off(patch, epoch):
+    """fit will be interrupted when it has trained and tested so many epochs, before the last is saved."""
+    save = helpers.Checkpoint.save
+
+    def saves_or_stops(self, history):
+        if len(history) == epoch:
+            raise KeyboardInterrupt
+        save(self, history)
+
+    patch.setattr(helpers.Checkpoint, "save", saves_or_stops)
+
+
+SCHEDULES = {
+    "batch": lambda optimizer: torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=12),
+    "epoch": lambda optimizer: torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0, threshold=1),
+}
+
+
+@pytest.mark.parametrize("step_every", SCHEDULES)
+def test_the_fit_cell_alone_goes_on_after_an_interruption(step_every, tmp_path, monkeypatch):
     """The same model, optimizer and loader, as they were when the run was cut off: the file brings them back."""
     data = TensorDataset(torch.randn(96, 1, 28, 28, generator=torch.Generator().manual_seed(0)), torch.arange(96) % 10)
 
@@ -339,29 +363,21 @@ def test_the_fit_cell_alone_goes_on_after_an_interruption(tmp_path, monkeypatch)
         model = Net()
         optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9)
         loader = helpers.TensorLoader(data, 32, shuffle=True, generator=torch.Generator().manual_seed(1))
-        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=12)
         return {
             "model": model,
             "device": "cpu",
             "train_loader": loader,
             "test_loader": helpers.TensorLoader(data, 32),
             "optimizer": optimizer,
-            "scheduler": scheduler,
+            "scheduler": SCHEDULES[step_every](optimizer),
             "epochs": 4,
-            "step_every": "batch",
+            "step_every": step_every,
         }
 
     whole = helpers.fit(**parts())
-    mine, train, calls = parts(), helpers.train, []
-
-    def interrupted(*arguments):
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return train(*arguments)
-
+    mine = parts()
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(helpers, "train", interrupted)
+        cut_off(patch, epoch=3)
         helpers.fit(**mine, checkpoint=tmp_path / "run.pt")
     mine["device"] = torch.device("cpu")  # another way to say the same
     resumed = helpers.fit(**mine, checkpoint=tmp_path / "run.pt")
@@ -379,17 +395,9 @@ def test_a_loader_kept_from_an_interrupted_run_will_do(tmp_path):
         order.manual_seed(1)
         model = Net()
         optimizer = torch.optim.SGD(model.parameters(), 0.01)
-        if interrupted:  # the third epoch's test fails
-            calls, test = [], helpers.test
-
-            def fails(*arguments):
-                calls.append(1)
-                if len(calls) == 3:
-                    raise KeyboardInterrupt
-                return test(*arguments)
-
+        if interrupted:
             with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-                patch.setattr(helpers, "test", fails)
+                cut_off(patch, epoch=3)
                 helpers.fit(model, "cpu", loader, test_loader, optimizer, epochs=4, checkpoint=path)
             return None
         return helpers.fit(model, "cpu", loader, test_loader, optimizer, epochs=4, checkpoint=path).drop(
@@ -405,10 +413,15 @@ def shuffled(data):
     return DataLoader(data, 32, shuffle=True, generator=torch.Generator().manual_seed(3))
 
 
+def brightened(images):
+    return images * np.random.rand() + random.random()
+
+
 PARTS = {
     "Adam": (lambda data: helpers.TensorLoader(data, 32, True, torch.neg, torch.Generator().manual_seed(3), 2), "Adam"),
     "AdamW with a DataLoader": (shuffled, "AdamW"),
     "a DataLoader without generator": (lambda data: DataLoader(data, 32, shuffle=True), "SGD"),
+    "numbers of Python and numpy": (lambda data: helpers.TensorLoader(data, 32, True, brightened), "SGD"),
 }
 
 
@@ -419,7 +432,8 @@ def test_resumed_in_mid_run_it_ends_bit_for_bit_the_same(case, tmp_path):
     data = TensorDataset(torch.randn(96, 1, 28, 28, generator=torch.Generator().manual_seed(0)), torch.arange(96) % 10)
 
     def run(path, epochs):
-        torch.manual_seed(1)
+        for seed in (torch.manual_seed, np.random.seed, random.seed):
+            seed(1)
         model = Net()
         optimizer = getattr(torch.optim, optimizer_name)(model.parameters(), 0.01)
         scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 2, 0.5)
@@ -429,12 +443,12 @@ def test_resumed_in_mid_run_it_ends_bit_for_bit_the_same(case, tmp_path):
         states = [*model.state_dict().values(), *average.state_dict().values()]
         return history.drop(columns="seconds"), states, torch.get_rng_state()
 
-    whole, weights, random = run(tmp_path / "whole.pt", 5)
+    whole, weights, drawn = run(tmp_path / "whole.pt", 5)
     run(tmp_path / "run.pt", 3)
-    torch.rand(7)  # what else happened since then does not matter
-    resumed, again, random_again = run(tmp_path / "run.pt", 5)
+    torch.rand(7), np.random.rand(7), random.random()  # what else happened since then does not matter
+    resumed, again, drawn_again = run(tmp_path / "run.pt", 5)
     pd.testing.assert_frame_equal(resumed, whole)
-    assert all(torch.equal(a, b) for a, b in zip(weights, again, strict=True)) and torch.equal(random, random_again)
+    assert all(torch.equal(a, b) for a, b in zip(weights, again, strict=True)) and torch.equal(drawn, drawn_again)
 
 
 def described(**changes):
@@ -489,7 +503,32 @@ class Transformed(TensorDataset):
         self.transform = transform
 
 
+class Noted(Net):
+    """A network with an attribute, and a hook, that change what it does."""
+
+    def __init__(self, noise=0, factor=1):
+        super().__init__()
+        self.training_noise = noise
+        self.register_forward_hook(lambda module, inputs, output: output * factor)
+
+
+def loader_that_adds(number):
+    class Adding(helpers.TensorLoader):
+        def __iter__(self):
+            return ((images + number, labels) for images, labels in super().__iter__())
+
+    return Adding(TensorDataset(torch.zeros(9, 1, 28, 28), torch.zeros(9).long()), 3)
+
+
 CHANGED_INSIDE = {
+    "a loader's class": [{"loader": loader_that_adds(value)} for value in (1, 2)],
+    "an attribute whose name begins as PyTorch's": [{"model": Noted(noise=value)} for value in (1, 2)],
+    "a hook": [{"model": Noted(factor=value)} for value in (1, 2)],
+    "a long array": [{"augment": rolled(np.where(np.arange(3000) == 1500, value, 0))} for value in (1, 2)],
+    "the decay of PyTorch's own average": [
+        {"average": functools.partial(AveragedModel, multi_avg_fn=get_ema_multi_avg_fn(value), use_buffers=True)}
+        for value in (0.9, 0.99)
+    ],
     "the decay of a LambdaLR": [{"scheduler": with_decay(value)} for value in (0.9, 0.8)],
     "a strength in a closure": [{"augment": rolled(value)} for value in (1, 2)],
     "a strength in an object": [{"augment": Shifted(value)} for value in (1, 2)],
@@ -519,11 +558,119 @@ def test_a_change_inside_makes_another_run(case):
     assert described(**dict(first)) != described(**dict(second))
 
 
-def test_what_cannot_be_told_is_never_resumed():
-    class Handle:
-        __slots__ = ()
+# Each with a number to change, as a student would in a cell further up.
+WRITTEN = {
+    "a function that it calls": """
+        def stronger(images):
+            return images * 1
+        def augment(images):
+            return stronger(images)""",
+    "a number for a nested function": """
+        STRENGTH = 1
+        def augment(images):
+            return images.apply_(lambda pixel: pixel * STRENGTH)""",
+    "an attribute of its class": """
+        class Augment:
+            strength = 1
+            def __call__(self, images):
+                return images * self.strength
+        augment = Augment()""",
+    "a property": """
+        class Augment:
+            @property
+            def strength(self):
+                return 1
+            def __call__(self, images):
+                return images * self.strength
+        augment = Augment()""",
+    "a static method": """
+        class Augment:
+            @staticmethod
+            def change(images):
+                return images * 1
+            def __call__(self, images):
+                return self.change(images)
+        augment = Augment()""",
+    "which of its methods is which": """
+        class Augment:
+            def first(self, images):
+                return images * 1
+            def second(self, images):
+                return images * 2
+            def __call__(self, images):
+                return self.first(images)
+        augment = Augment()""",
+    "a named tuple's method": """
+        from typing import NamedTuple
+        class Augment(NamedTuple):
+            name: str = "shift"
+            def __call__(self, images):
+                return images.roll(1, -1)
+        augment = Augment()""",
+}
+EXCHANGED = str.maketrans("12", "21")
 
-    assert described(augment=Handle()) != described(augment=Handle())
+
+def written(source):
+    """The augmentation that a notebook's cell defines."""
+    cell = {"__name__": "__main__"}
+    exec(textwrap.dedent(source), cell)
+    return cell["augment"]
+
+
+@pytest.mark.parametrize("case", WRITTEN)
+def test_a_change_in_what_it_uses_makes_another_run(case):
+    source = WRITTEN[case]
+    assert described(augment=written(source)) == described(augment=written(source))
+    assert described(augment=written(source)) != described(augment=written(source.translate(EXCHANGED)))
+
+
+def test_a_global_that_only_shares_a_name_makes_no_other_run():
+    source = "roll = {}\ndef augment(images):\n    return images.roll(1, -1)"
+    first, second = (written(source.format(value)) for value in (1, 2))
+    assert described(augment=first) == described(augment=second)
+
+
+def test_another_train_makes_another_run(monkeypatch):
+    before = described()
+    monkeypatch.setattr(helpers, "train", lambda *arguments: (0.0, 100.0))
+    assert described() != before
+
+
+IN_ANY_PROCESS = """
+    from enum import Enum
+    class Side(Enum):
+        LEFT = -1
+        RIGHT = 1
+    def augment(images, side=Side.LEFT, known=frozenset({"left", "right", "up", "down"})):
+        return images.roll(side.value, -1) if side.name.lower() in {"left", "right", "up"} else images"""
+
+
+def test_another_process_describes_it_as_this_one_does(tmp_path):
+    """Python shuffles sets of strings in each."""
+    code = "import test_faults as it; print(it.described(augment=it.written(it.IN_ANY_PROCESS)))"
+    path = os.pathsep.join(str(ROOT / part) for part in ("", "benchmarks", "tests"))
+    for_it = {
+        **os.environ,
+        "PYTHONPATH": path,
+        "PYTHONHASHSEED": "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2",
+    }
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=for_it, capture_output=True, text=True)
+    assert done.stdout.strip() == str(described(augment=written(IN_ANY_PROCESS))), done.stderr
+
+
+@pytest.mark.parametrize("holds", ["an open file", "random numbers of its own", "an endless list"])
+def test_what_cannot_be_told_is_never_resumed(holds):
+    endless = []
+    for _ in range(2000):
+        endless = [endless]
+    with open(__file__) as file:
+        thing = {
+            "an open file": file,
+            "random numbers of its own": torch.Generator(),
+            "an endless list": endless,
+        }[holds]
+        assert described(augment=rolled(thing)) != described(augment=rolled(thing))
 
 
 def test_weights_and_progress_make_no_other_run():
@@ -531,6 +678,21 @@ def test_weights_and_progress_make_no_other_run():
     model, other = Net(), Net()
     assert not torch.equal(model.conv1.weight, other.conv1.weight)
     assert described(model=model) == described(model=other)
+
+    def run(epochs, scheduler):
+        data = TensorDataset(torch.zeros(50, 1, 28, 28), torch.zeros(50).long())
+        loader = helpers.TensorLoader(data, 25)
+        torch.manual_seed(1)
+        model = Net()
+        optimizer = torch.optim.SGD(model.parameters(), 0.01)
+        run = (model, "cpu", loader, loader, optimizer, scheduler(optimizer))
+        before = helpers.fingerprint(*run)
+        helpers.fit(*run, epochs=epochs)
+        return before, helpers.fingerprint(*run)
+
+    for scheduler in (SCHEDULES["epoch"], with_decay(0.5)):
+        before, after = run(3, scheduler)
+        assert before == after
 
 
 class Evil:
@@ -567,6 +729,15 @@ def test_a_damaged_checkpoint_is_refused(damage, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="run.pt"):
         fit_from(path)
     assert not Path("harm.txt").exists()
+
+
+def test_what_a_gpu_saved_is_read_on_a_cpu(tmp_path, monkeypatch):
+    weights = Net().state_dict()
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
+        torch.save(weights, tmp_path / "weights.pt")
+    read = helpers.load_file(tmp_path / "weights.pt")
+    assert all(value.device.type == "cpu" and torch.equal(value, weights[name]) for name, value in read.items())
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):

@@ -288,6 +288,20 @@ def test_same_seed_same_weights_to_the_bit(mnist):
         assert not all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values()))
 
 
+def test_in_a_terminal_a_line_tells_how_far_a_run_is(tmp_path, capsys):
+    def line(epochs):
+        model, data = toy_model(), helpers.TensorLoader(toy_data(), 35)
+        history = helpers.fit(model, "cpu", data, data, sgd(model), epochs=epochs, checkpoint=tmp_path / "run.pt")
+        return capsys.readouterr().err.split("\r")[-1], history.iloc[-1]
+
+    shown, last = line(2)
+    assert shown.startswith("2/2 epochs") and f"test accuracy {last['test_accuracy']:.2f}%" in shown
+    assert f"loss {last['train_loss']:.4f} in training, {last['test_loss']:.4f} in test" in shown
+    assert "resumed" not in shown
+    shown, last = line(3)
+    assert shown.startswith("3/3 epochs") and "resumed after epoch 2" in shown
+
+
 def test_one_epoch_of_the_brief_learns(mnist):
     part = TensorDataset(*(tensor[:6400] for tensor in mnist[0].tensors))
     _, history = run_recipe(AS_SUBMITTED, part, mnist[1], seed=1, epochs=1)
@@ -523,6 +537,8 @@ def test_figures_show_what_they_are_given():
     curves = helpers.plot_curves(history, "title")
     assert [axes.get_ylabel() for axes in curves.axes] == ["loss (nats, log scale)", "accuracy (%)", "learning rate"]
     assert curves.axes[1].lines[1].get_ydata().tolist() == history["test_accuracy"].tolist()
+    assert curves.axes[2].get_xlim() == (0.5, 3.5)
+    assert [text.get_text() for text in curves.axes[1].get_legend().get_texts()] == ["training", "test", "99.28%"]
 
     log_probabilities = torch.eye(10)[torch.tensor([1, 1, 3])].mul(0.9).add(0.01).log()
     labels = torch.tensor([1, 2, 3])
