@@ -92,8 +92,9 @@ def by_epoch_cell(rows: pd.DataFrame) -> str:
 
 def mistakes_text() -> str:
     """The images that most seeds get wrong, in Python."""
-    text = f"HARDEST = {hardest_images()}"
-    return "\n".join(textwrap.wrap(text, 95, subsequent_indent=" " * 11)) + "  # fmt: skip"
+    images = hardest_images()
+    rows = [", ".join(map(str, images[i : i + 6])) for i in range(0, len(images), 6)]
+    return "HARDEST = [" + ",\n           ".join(rows) + "]  # fmt: skip"
 
 
 def digit_text() -> str:

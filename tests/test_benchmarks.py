@@ -132,12 +132,16 @@ def test_the_goals_that_the_readme_calls_met_are_met():
     assert memory < 2 and f"{memory:.2f} GB" in (BENCHMARKS / "README.md").read_text(encoding="utf-8")
 
 
-def held_out_losses(**changes) -> pd.Series:
-    """By seed, those of the runs of screening.py's idea with some settings changed."""
+def idea_with(**changes) -> dict:
+    """screening.py's idea with some settings changed, its network in words."""
     idea = {**screening.IDEA, **changes}
-    idea["network"] = screening.NETWORKS.get(idea["network"], idea["network"])
+    return idea | {"network": screening.NETWORKS.get(idea["network"], idea["network"])}
+
+
+def held_out_losses(**changes) -> pd.Series:
+    """By seed, those of the runs of that idea."""
     rows = screening.read()
-    chosen = [rows[name] == value for name, value in idea.items() if name != "seed"]
+    chosen = [rows[name] == value for name, value in idea_with(**changes).items() if name != "seed"]
     return rows[pd.concat(chosen, axis=1).all(axis=1)].set_index("seed")["loss"]
 
 
@@ -166,9 +170,8 @@ CHOSEN = {
 
 @pytest.mark.parametrize("name", CHOSEN)
 def test_a_recipe_is_the_one_that_was_chosen_on_held_out_images(name):
-    idea, recipe = {**screening.IDEA, **CHOSEN[name]}, RECIPES[name]
+    idea, recipe = idea_with(**CHOSEN[name]), RECIPES[name]
     assert len(held_out_losses(**CHOSEN[name])) >= 2
-    idea["network"] = screening.NETWORKS.get(idea["network"], idea["network"])
     screened = screening.recipe_of(idea)
     for setting in ("batch_size", "epochs", "augment", "channels_last", "step_every"):
         assert getattr(recipe, setting) == getattr(screened, setting), setting

@@ -631,6 +631,16 @@ def test_a_global_that_only_shares_a_name_makes_no_other_run():
     assert described(augment=first) == described(augment=second)
 
 
+def test_a_change_in_a_module_of_ones_own_makes_another_run(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    source = "import mine_for_this_test\ndef augment(images):\n    return images * mine_for_this_test.STRENGTH"
+    sums = []
+    for strength in (1, 2):
+        (tmp_path / "mine_for_this_test.py").write_text(f"STRENGTH = {strength}\n")
+        sums += [described(augment=written(source)) for _ in range(2)]
+    assert sums[0] == sums[1] != sums[2] == sums[3]
+
+
 def test_another_train_makes_another_run(monkeypatch):
     before = described()
     monkeypatch.setattr(helpers, "train", lambda *arguments: (0.0, 100.0))

@@ -37,11 +37,6 @@ Conv2d-14 [-1, 10, 1, 1] 2,890
 COMMAND = "run: python benchmarks/refresh.py"
 
 
-@pytest.fixture(scope="module")
-def notebook():
-    return nbformat.read(NOTEBOOK, as_version=4)
-
-
 def code_of(notebook) -> list:
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
