@@ -176,7 +176,7 @@ def made_parts(notebook) -> dict[str, str]:
         "screening": screening.table(screening.read()),
         "speed": speed.speed_table(pd.read_csv(speed.CSV)),
         "hurried": speed.hurried_table(pd.read_csv(speed.HURRIED)),
-        "seconds": speed.target_table(rows),
+        "seconds": speed.target_table(rows, pd.read_csv(speed.CSV)),
         "trials": speed_trials.trials_table(pd.read_csv(speed_trials.TRIALS)),
         "network": listing("class Net(nn.Module)", notebook),
         "summary": output_of("\nsummary(", notebook),

@@ -96,9 +96,12 @@ def test_the_table_says_mean_spread_and_last_epoch():
     assert line == "| final | 18,226 | 2 | 3 | 99.60 ± 0.10% | 99.50% | 99.70% | epoch 1 |"
 
 
-def test_seconds_until_an_accuracy():
-    history = pd.DataFrame({"epoch": [1, 2, 3], "test_accuracy": [98.0, 99.3, 99.2], "seconds": [5.0, 6.0, 7.0]})
-    assert speed.time_to(history, 99.28) == (2, 11.0) and speed.time_to(history, 99.4) is None
+def test_seconds_until_an_accuracy_are_epochs_times_the_seconds_of_one():
+    speeds = pd.DataFrame({"way": ["ours", "ours, final network and recipe"], "seconds": [5.0, 6.0]})
+    runs = runs_of_final({1: [99.0, 99.3], 2: [99.2, 99.1], 3: [99.3, 99.5]})
+    lines = speed.target_table(runs, speeds).splitlines()
+    assert lines[-1] == "| final | 1.5 epochs, 9 s (2 of 3 runs) | 2.0 epochs, 12 s (1 of 3 runs) |"
+    assert lines[-2] == "| as submitted | never (0 of 0 runs) | never (0 of 0 runs) |"
 
 
 def test_committed_results_have_the_seeds_that_they_need():
