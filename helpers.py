@@ -597,7 +597,7 @@ def _parts_of_code(thing) -> list:
     if _is_library(thing.__module__):
         return [*name, held]
     used = [thing.__globals__.get(name) for name in sorted(set(_global_names(thing.__code__)))]
-    return [thing.__code__, thing.__defaults__, thing.__kwdefaults__, held, used]
+    return [thing.__code__, thing.__defaults__, thing.__kwdefaults__, held, used, vars(thing)]
 
 
 def _members_of(cls: type) -> dict:
@@ -688,6 +688,8 @@ def fingerprint(
     """
     moving = {"params", "lr", "momentum", "betas", "initial_lr"}  # of an optimizer, what a schedule may change
     groups = [_without(moving, group) for group in optimizer.param_groups]
+    places = {weight: place for place, weight in enumerate(model.parameters())}
+    weights = [[places.get(weight) for weight in group["params"]] for group in optimizer.param_groups]
     rates = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
     going = {"generator", "epoch", "_iterator"}  # of a loader, what changes from epoch to epoch
     generator = getattr(loader, "generator", None) or torch.default_generator
@@ -696,7 +698,7 @@ def fingerprint(
         "device": str(torch.device(device)),
         "training data or loader": [type(loader), _without(going, vars(loader))],
         "test data or loader": [type(test_loader), _without(going, vars(test_loader))],
-        "optimizer": [type(optimizer), optimizer.defaults, groups, rates],
+        "optimizer": [type(optimizer), optimizer.defaults, groups, weights, rates],
         "schedule": [scheduler, step_every],
         "average": average,
         "seed": [torch.initial_seed(), generator.initial_seed()],

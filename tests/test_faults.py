@@ -518,7 +518,29 @@ def loader_that_adds(number):
     return Adding(TensorDataset(torch.zeros(9, 1, 28, 28), torch.zeros(9).long()), 3)
 
 
+def that_keeps(factor):
+    def augment(images):
+        return augment.factor * images
+
+    augment.factor = factor
+    return augment
+
+
+def decaying(chosen):
+    """An optimizer that lets the first of every two weights decay, or the second."""
+
+    def make(parameters, lr):
+        weights = list(parameters)
+        return torch.optim.SGD(
+            [{"params": weights[chosen::2], "weight_decay": 0.01}, {"params": weights[1 - chosen :: 2]}], lr
+        )
+
+    return make
+
+
 CHANGED_INSIDE = {
+    "an attribute of a function": [{"augment": that_keeps(value)} for value in (1, 2)],
+    "which weights decay": [{"optimizer": decaying(value)} for value in (0, 1)],
     "a loader's class": [{"loader": loader_that_adds(value)} for value in (1, 2)],
     "an attribute whose name begins as PyTorch's": [{"model": Noted(noise=value)} for value in (1, 2)],
     "a hook": [{"model": Noted(factor=value)} for value in (1, 2)],
