@@ -33,7 +33,7 @@ import torch.nn.functional as F
 from IPython import display, get_ipython
 from torch import nn
 from torch.fx.node import map_arg
-from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import CosineAnnealingLR, CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 from torch.utils.data import TensorDataset
 from torchvision.datasets import MNIST
 from torchvision.datasets.utils import check_integrity, download_url
@@ -85,7 +85,7 @@ def read_mnist(root="data") -> list[torch.Tensor]:
 def plot_digits(images: torch.Tensor, titles=None, columns=10) -> plt.Figure:
     """A grid of digits, images (N, 1, 28, 28) or (N, 28, 28), each under its title."""
     require(len(images), "images holds no digit to show")
-    titles = titles.tolist() if isinstance(titles, torch.Tensor) else titles or [""] * len(images)
+    titles = titles.tolist() if hasattr(titles, "tolist") else titles or [""] * len(images)
     require(len(titles) == len(images), f"{len(images)} images need as many titles, got {len(titles)}")
     rows, height = math.ceil(len(images) / columns), 5.4 / columns + 0.2 * (titles[0] != "")
     bare = {"xticks": [], "yticks": [], "frame_on": False}
@@ -357,7 +357,7 @@ class TensorLoader:
     generator (CPU) fixes the order.
     """
 
-    def __init__(self, dataset, batch_size, shuffle=False, augment=None, generator=None, augment_epochs=math.inf):
+    def __init__(self, dataset, batch_size, *, shuffle=False, augment=None, generator=None, augment_epochs=math.inf):
         is_pair = isinstance(dataset, TensorDataset) and len(dataset.tensors) == 2 and len(dataset) > 0
         require(is_pair, f"dataset must be a TensorDataset of images and labels, not empty; got {dataset!r:.80}")
         lowest = dataset.tensors[1].min()
@@ -404,7 +404,7 @@ def check_batch(output: torch.Tensor, labels: torch.Tensor) -> None:
 
 def averages(loss_sum, correct, samples: int) -> tuple[float, float]:
     """(loss, accuracy in %) per sample, from their sums."""
-    require(samples > 0, "loader gave no batch: its dataset is empty")
+    require(samples > 0, "loader gave no batch: its dataset is empty, or smaller than a batch that drop_last drops")
     require(
         math.isfinite(loss_sum),
         "the loss became nan or infinite: lower the learning rate or look at the images",
@@ -543,6 +543,7 @@ def _without(names, things: dict) -> dict:
     return {name: thing for name, thing in things.items() if name not in names}
 
 
+LEARNED = {"running_mean", "running_var", "num_batches_tracked", "n_averaged", "_u", "_v"}  # buffers that move
 METHODS = (types.MethodType, staticmethod, classmethod)
 HOLDS_CODE = (type, types.FunctionType, types.BuiltinFunctionType, types.CodeType)
 DRAWS = (random.Random, torch.Generator, np.random.Generator, np.random.RandomState)
@@ -566,7 +567,7 @@ def _parts_of(thing) -> list:
         return _parts_of_code(thing)
     if isinstance(thing, nn.Module):
         hooks = [*thing._forward_hooks.values(), *thing._forward_pre_hooks.values()]
-        own = _without(vars(nn.Module()), vars(thing))
+        own = [_without(vars(nn.Module()), vars(thing)), _without(LEARNED, thing._buffers)]
         return [type(thing), own, hooks, dict(thing._parameters), dict(thing._modules)]
     if isinstance(thing, LRScheduler):
         return [type(thing), _without(COUNTERS, vars(thing))]
@@ -647,16 +648,17 @@ class Checkpoint:
         self.random += [(random.getstate, random.setstate), (np.random.get_state, np.random.set_state)]
         if torch.backends.mps.is_available():
             self.random.append((torch.mps.get_rng_state, torch.mps.set_rng_state))
-        exists = path is None or self.path.parent.is_dir()
-        require(exists, f"the folder of the checkpoint {path} does not exist: make it first")
+        named = path is None or (self.path.parent.is_dir() and not self.path.is_dir())
+        require(named, f"checkpoint must be a file in a folder that exists, got {path}")
 
     def load(self, epochs: int) -> list[dict]:
-        """Bring all parts to where the file left them; return the history, empty where no file is."""
-        if self.path is None or not self.path.exists():
-            return []
-        saved = load_file(self.path)
+        """Bring all parts to where the file left them; return the history. A first file holds the start."""
+        saved = load_file(self.path) if self.path and self.path.exists() else {"history": [], "sums": None}
         is_run = isinstance(saved, dict) and "sums" in saved
         require(is_run, f"{self.path} is no checkpoint of fit: give this run another file")
+        if not saved["history"] and saved["sums"] != self.sums:  # nothing to go on from, nothing to lose
+            self.save([])
+            return []
         differ = [name for name, value in self.sums.items() if saved["sums"].get(name) != value]
         if len(saved["history"]) > epochs:
             differ.append(f"number of epochs, {len(saved['history'])}")
@@ -671,9 +673,8 @@ class Checkpoint:
     def save(self, history: list[dict]) -> None:
         """Write the file, in such a way that it is whole at any moment."""
         if self.path is not None:
-            states = [plain(part.state_dict()) for part in self.parts]
-            drawn = [plain(get_state()) for get_state, _ in self.random]
-            saved = {"sums": self.sums, "history": history, "states": states, "random": drawn}
+            saved = {"sums": self.sums, "history": history, "states": [plain(part.state_dict()) for part in self.parts]}
+            saved["random"] = [plain(get_state()) for get_state, _ in self.random]
             torch.save(saved, f"{self.path}.{os.getpid()}")
             os.replace(f"{self.path}.{os.getpid()}", self.path)
 
@@ -690,7 +691,9 @@ def fingerprint(
     groups = [_without(moving, group) for group in optimizer.param_groups]
     places = {weight: place for place, weight in enumerate(model.parameters())}
     weights = [[places.get(weight) for weight in group["params"]] for group in optimizer.param_groups]
-    rates = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
+    rates = [group["lr"] for group in optimizer.param_groups]
+    if scheduler is not None:  # it moves lr; most schedules note where it began
+        rates = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
     going = {"generator", "epoch", "_iterator"}  # of a loader, what changes from epoch to epoch
     generator = getattr(loader, "generator", None) or torch.default_generator
     parts = {
@@ -715,18 +718,33 @@ def _checksum(part, generator) -> str:
         return f"{error} ({time.time_ns()})"
 
 
+def check_loaders(train_loader, test_loader) -> None:
+    """Refuse what can't be told from other data, and a test on images that were changed at random."""
+    held = hasattr(train_loader, "dataset") and hasattr(test_loader, "dataset")
+    require(held, "train_loader and test_loader must be a TensorLoader or a DataLoader each")
+    require(getattr(test_loader, "augment", None) is None, "test_loader augments its images: make it without augment")
+
+
+def check_average(average, model: nn.Module) -> None:
+    """Refuse an average that would leave BatchNorm's statistics as they were at the start."""
+    whole = average is None or average.use_buffers or not list(model.buffers())
+    require(whole, "average needs use_buffers=True: without it BatchNorm's statistics are not averaged")
+
+
 def check_schedule(scheduler, optimizer, step_every: str, batches: int, epochs: int) -> None:
     """Refuse a number of epochs that is none, and a schedule that would not fit the run."""
     is_count = isinstance(epochs, numbers.Integral) and epochs > 0
     require(is_count, f"epochs must be a whole number of at least 1, got {epochs!r}")
     require(step_every in ("batch", "epoch"), f'step_every must be "batch" or "epoch", got {step_every!r}')
     require(scheduler is None or scheduler.optimizer is optimizer, "scheduler was made for another optimizer")
-    by_epoch = step_every == "epoch"
-    require(not (by_epoch and isinstance(scheduler, CyclicLR)), 'CyclicLR needs step_every="batch"')
-    steps = epochs if by_epoch else epochs * batches
+    for kind, right in [(CyclicLR, "batch"), (ReduceLROnPlateau, "epoch")]:
+        require(not isinstance(scheduler, kind) or step_every == right, f'{kind.__name__} needs step_every="{right}"')
+    steps = epochs if step_every == "epoch" else epochs * batches
     for each in getattr(scheduler, "_schedulers", [scheduler]):  # SequentialLR holds several
-        made_for = getattr(each, "total_steps", None) or getattr(each, "T_max", None) or steps
-        fits = made_for == steps if scheduler is each and isinstance(each, OneCycleLR) else made_for <= steps
+        totals = [getattr(each, name, None) for name in ("total_steps", "T_max", "total_iters")]
+        made_for = next(filter(None, totals), steps)
+        whole = scheduler is each and isinstance(each, (OneCycleLR, CosineAnnealingLR))  # their last step is the end
+        fits = made_for == steps if whole else made_for <= steps
         require(fits, f"{type(each).__name__} was made for {made_for} steps; this run makes {steps}, "
                       f"one after every {step_every}")  # fmt: skip
 
@@ -743,13 +761,16 @@ def fit(
     the same call goes on from there, to more epochs too where the schedule allows it. Raises
     ValueError for settings that don't fit, and for a file that is damaged or another run's.
     """
+    check_loaders(train_loader, test_loader)
     check_schedule(scheduler, optimizer, step_every, len(train_loader), epochs)
-    whole = average is None or average.use_buffers or not list(model.buffers())
-    require(whole, "average needs use_buffers=True: without it BatchNorm's statistics are not averaged")
+    check_average(average, model)
     parts = [part for part in (model, optimizer, scheduler, average) if part is not None]
     run = (model, device, train_loader, test_loader, optimizer, scheduler, average, step_every)
     saved = Checkpoint(checkpoint, fingerprint(*run) if checkpoint else {}, parts, train_loader.generator)
     history = saved.load(epochs)
+    steps = len(history) * (len(train_loader) if step_every == "batch" else 1)
+    is_new = getattr(scheduler, "last_epoch", steps) == steps
+    require(is_new, "scheduler has been stepped before: make model, optimizer and scheduler anew")
     train_loader.epoch = len(history)  # a resumed run keeps its place in the augmentation
     progress = Progress(epochs, history)
     for epoch in range(len(history) + 1, epochs + 1):
@@ -798,7 +819,7 @@ def effective_receptive_field(model: nn.Module, images: torch.Tensor, layer: str
     Understanding the Effective Receptive Field in Deep Convolutional Neural Networks, 2016.
     """
     model, outputs = copy.deepcopy(model).eval(), []
-    model.get_submodule(layer).register_forward_hook(lambda module, inputs, output: outputs.append(output))
+    model.get_submodule(layer).register_forward_hook(lambda module, inputs, output: outputs.append(output.clone()))
     images = images.clone().requires_grad_()
     model(images)
     height, width = outputs[-1].shape[2:]
@@ -816,6 +837,7 @@ def log_probabilities(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
 
 def plot_mistakes(images, labels, log_probabilities, count=20) -> plt.Figure:
     """The wrong answers given with most confidence: label, answer, and the answer's probability in %."""
+    require(log_probabilities.max() < 0.01, "log_probabilities must be logarithms, so 0 or less: F.log_softmax's")
     confidence, answers = log_probabilities.cpu().exp().max(1)
     labels = labels.cpu()
     wrong = (answers != labels).nonzero().flatten()
@@ -827,6 +849,8 @@ def plot_mistakes(images, labels, log_probabilities, count=20) -> plt.Figure:
 
 def plot_confusion(labels, answers, title="") -> plt.Figure:
     """Counts of the answers (columns) given to each label (rows, 0 to 9), both (N,); colour marks mistakes."""
+    for digits in (labels, answers):
+        require(0 <= digits.min() and digits.max() <= 9, "labels and answers must be digits, 0 to 9")
     counts = torch.bincount(labels.cpu() * 10 + answers.cpu(), minlength=100).reshape(10, 10)
     mistakes = counts.clone().fill_diagonal_(0)
     figure, axes = plt.subplots(figsize=(5.4, 5), layout="constrained")
@@ -844,5 +868,7 @@ def save_model(model: nn.Module, path) -> None:
 
 def load_model(model: nn.Module, path, device="cpu") -> nn.Module:
     """Read weights from path into a model of the same class; return it on the device, in eval mode."""
-    model.load_state_dict(load_file(path))
+    weights = load_file(path)
+    require("sums" not in weights, f"{path} is a checkpoint of fit; the weights alone are what save_model writes")
+    model.load_state_dict(weights)
     return model.to(device).eval()

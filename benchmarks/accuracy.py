@@ -71,8 +71,8 @@ def study(runs: list[tuple], jobs: int) -> None:
     results = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(joblib.delayed(run)(*r) for r in runs)
     with tqdm(total=len(runs), unit="run") as bar:
         for history, mistakes in results:
-            append(history, ACCURACY)
             append(mistakes, MISTAKES)
+            append(history, ACCURACY)  # the last: a run counts as done once it is there
             last = history.iloc[-1]
             bar.set_postfix_str(f"{last['recipe']}, seed {last['seed']}: {last['test_accuracy']:.2f}%")
             bar.update()

@@ -59,7 +59,9 @@ def main() -> None:
             client.execute(cleanup_kc=True)  # and end the kernel: it isn't the client's own
         except CellExecutionError as error:
             sys.exit(f"\n{error}\nThe notebook's file is as it was.")
-    nbformat.write(notebook, NOTEBOOK)
+    unfinished = NOTEBOOK.with_suffix(".unfinished")
+    nbformat.write(notebook, unfinished)
+    os.replace(unfinished, NOTEBOOK)  # whole at any moment
     print(f"{NOTEBOOK.name} now holds the outputs of this run.")
 
 

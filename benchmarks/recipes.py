@@ -82,7 +82,7 @@ def run_recipe(recipe: Recipe, train_set, test_set, device="cpu", seed=1, epochs
     With a folder, every epoch is saved there, in a file named by recipe, seed and a checksum of all
     settings: after an interruption the same call goes on, and a changed recipe begins anew.
     """
-    epochs = epochs or recipe.epochs
+    epochs = recipe.epochs if epochs is None else epochs
     torch.manual_seed(seed)  # weights, dropout, augmentation
     order = torch.Generator().manual_seed(seed)  # of the images: the same for every network
     model = build(recipe, device)

@@ -52,7 +52,10 @@ def stored_accuracy(notebook, recipe: Recipe) -> str:
     """The last epoch's accuracy of the notebook's stored run of a recipe, in %."""
     cell = tagged(notebook, f"result-{recipe.name.split()[-1]}")
     text = "".join(output.get("text", "") for output in cell.outputs)
-    return re.search(rf"last epoch \({recipe.epochs}\): ([\d.]+)%", text)[1]
+    found = re.search(rf"last epoch \({recipe.epochs}\): ([\d.]+)%", text)
+    if not found:
+        raise ValueError(f"the notebook stores no run of {recipe.name!r} of {recipe.epochs} epochs: execute it whole")
+    return found[1]
 
 
 def parameters_of(recipe) -> int:

@@ -17,13 +17,16 @@ def read_runs(path: Path = ACCURACY) -> pd.DataFrame:
     """The complete runs in accuracy.csv, a row an epoch; one that was cut off while it was written is left out."""
     if not path.exists():
         return pd.DataFrame(columns=[*RUN, "epoch"])
-    rows = pd.read_csv(path).drop_duplicates([*RUN, "epoch"], keep="last")
+    rows = pd.read_csv(path).dropna().drop_duplicates([*RUN, "epoch"], keep="last")
     return rows[rows.groupby(RUN)["epoch"].transform("count") == rows["epochs"]]
 
 
 def append(rows: pd.DataFrame, path: Path) -> None:
-    """Add rows to a CSV file in one write."""
-    text = rows.to_csv(index=False, header=not path.exists(), float_format="%.6g")
+    """Add rows to a CSV file in one write, on a new line where the last one was cut off."""
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    text = rows.to_csv(index=False, header=not before, float_format="%.6g", lineterminator="\n")
+    if before and not before.endswith("\n"):
+        text = "\n" + text
     with open(path, "a", encoding="utf-8", newline="") as file:
         file.write(text)
 
@@ -43,7 +46,8 @@ def by_epoch(rows: pd.DataFrame, recipe: str, epochs=20) -> pd.Series:
 def hardest_images(recipe="final", count=20, path: Path = MISTAKES) -> list[tuple[int, int, int]]:
     """(test image, usual answer, number of seeds that got it wrong), most often wrong first."""
     rows = pd.read_csv(path).drop_duplicates([*RUN, "image"], keep="last")
-    rows = rows[(rows["recipe"] == recipe) & (rows["epochs"] == rows["epochs"].max())]
+    rows = rows[rows["recipe"] == recipe]
+    rows = rows[rows["epochs"] == rows["epochs"].max()]
     answers = rows.groupby("image")["answer"].agg([lambda column: column.mode().iloc[0], "size"])
     answers = answers.sort_values("size", ascending=False, kind="stable").head(count)
     return [(int(image), int(answer), int(size)) for image, (answer, size) in zip(answers.index, answers.values)]

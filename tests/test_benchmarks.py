@@ -1,6 +1,7 @@
 """benchmarks/: what the studies record, and the tables made from it."""
 
 import math
+import os
 import sys
 
 import pandas as pd
@@ -11,8 +12,9 @@ from torch.utils.data import TensorDataset
 import accuracy
 import screening
 import speed
+import speed_trials
 from recipes import RECIPES
-from results import BENCHMARKS, NOTEBOOK, append, last_epochs, mean_and_spread, read_runs
+from results import BENCHMARKS, NOTEBOOK, append, hardest_images, last_epochs, mean_and_spread, read_runs
 
 
 def toy_mnist(*_):
@@ -88,6 +90,80 @@ def test_a_run_cut_off_while_written_does_not_count(small_study):
     assert sorted(set(read_runs(accuracy.ACCURACY)["seed"])) == [1, 2]
     append(rows[-2:], accuracy.ACCURACY)  # the run is done again
     assert len(read_runs(accuracy.ACCURACY)) == 6
+
+
+def test_a_line_cut_off_while_written_spoils_no_other(tmp_path):
+    path = tmp_path / "runs.csv"
+    append(runs_of_final({1: [99.1, 99.5]}), path)
+    append(runs_of_final({2: [99.2, 99.6]}), path)
+    path.write_text(path.read_text()[:-5])  # in the accuracy of the last epoch, or before it
+    append(runs_of_final({3: [99.3, 99.7]}), path)
+    assert set(read_runs(path)["seed"]) == {1, 3}
+
+
+def test_the_hardest_images_are_those_of_the_recipe_asked_for(tmp_path):
+    path, run = tmp_path / "mistakes.csv", {"image": 5, "label": 1, "answer": 2}
+    append(pd.DataFrame([{"recipe": "fast", "seed": seed, "epochs": 4, **run} for seed in (1, 2)]), path)
+    append(pd.DataFrame([{"recipe": "final", "seed": 1, "epochs": 20, **run, "image": 7}]), path)
+    assert hardest_images("fast", path=path) == [(5, 2, 2)] and hardest_images("final", path=path) == [(7, 2, 1)]
+
+
+def test_ways_take_turns_and_the_first_round_does_not_count(monkeypatch):
+    clock, calls = [0.0], []
+    monkeypatch.setattr(speed.time, "perf_counter", lambda: clock[0])
+
+    def takes(name, durations):
+        def epoch():
+            calls.append(name)
+            clock[0] += durations[calls.count(name) - 1]
+
+        return epoch
+
+    todo = {"a": takes("a", [9, 1, 2, 6]), "b": takes("b", [9, 3, 3, 4])}
+    rows = speed.measure(todo, "cpu", repetitions=3).set_index("way")
+    assert sorted(calls[:2]) == sorted(calls[2:4]) == sorted(calls[4:6]) == ["a", "b"]
+    assert rows.loc["a", ["seconds", "fastest", "slowest"]].tolist() == [2, 1, 6]
+    assert rows.loc["b", ["seconds", "fastest", "slowest"]].tolist() == [3, 3, 4]
+
+
+def test_the_tables_of_speed_divide_by_what_their_headings_say():
+    rows = pd.DataFrame(
+        [["floor", 2.0, 1.9, 2.1], ["ours", 2.1, 2.0, 2.2], ["official loop, 0 workers", 4.2, 4.0, 5.0]],
+        columns=["way", "seconds", "fastest", "slowest"],
+    )
+    assert speed.speed_table(rows).splitlines()[-2] == "| ours | 2.10 | 2.00 to 2.20 | 1.05 | 0.50 |"
+    assert speed.hurried_table(rows).splitlines()[-1].endswith("| 4.20 | 4.00 to 5.00 | 2.10 |")
+    tried = pd.DataFrame({**rows, "way": ["training, as it is", "fused", "test, as it is"]})
+    lines = [line.split(" | ")[-1] for line in speed_trials.trials_table(tried).splitlines()[-3:]]
+    assert lines == ["1.00 |", "1.05 |", "1.00 |"]
+
+
+def test_the_screening_table_says_what_differs_over_how_many_seeds():
+    row = {**screening.IDEA, "parameters": 18226, "loss": 0.015, "accuracy": 99.6}
+    rows = pd.DataFrame([row, {**row, "seed": 2, "loss": 0.017, "accuracy": 99.5}, {**row, "peak_lr": 0.2}])
+    lines = screening.table(rows).splitlines()[2:]
+    assert lines[0] == "| `final` |  | 18,226 | 2 | 0.0160 ± 0.0014 | 99.55 ± 0.07% |"
+    assert lines[1] == "| `final` | peak lr 0.2 | 18,226 | 1 | 0.0150 | 99.60% |"
+
+
+def test_the_readme_states_the_official_examples_accuracy():
+    last = pd.read_csv(speed.OFFICIAL).iloc[-1]
+    text = f"ended at {last['test_accuracy']:.2f}% after its {last['epoch']:.0f} epochs"
+    assert text in (BENCHMARKS / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["fast", "final"])
+def test_a_run_made_again_gives_its_row(name):
+    """To the last digit, where machine and versions are those of the study."""
+    row = last_epochs(read_runs(), name, RECIPES[name].epochs).set_index("seed").loc[1]
+    studied = pd.read_csv(speed.CSV)["machine"].iloc[0], row["torch"]
+    here = f"{speed.cpu_name()}, {os.cpu_count()} cores", torch.__version__
+    if here != studied:
+        pytest.skip(f"the study was made on {studied}, this is {here}")
+    again = accuracy.run(name, 1, RECIPES[name].epochs, "cpu")[0].iloc[-1]
+    for column in ("train_loss", "test_loss", "test_accuracy"):
+        assert f"{again[column]:.6g}" == f"{row[column]:.6g}"
 
 
 def test_the_table_says_mean_spread_and_last_epoch():

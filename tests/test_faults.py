@@ -189,8 +189,11 @@ def test_no_temporary_files_are_left(root, offline, tmp_path, monkeypatch):
 
 # ---------------------------------------------------------------- resume
 
-SERVER = multiprocessing.get_context("forkserver")  # processes that find the libraries loaded
-SERVER.set_forkserver_preload(["torch.export", "torchvision.datasets", "pandas", "matplotlib.pyplot", "IPython"])
+# Processes that find the libraries loaded; Windows has none of that kind.
+KIND = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+SERVER = multiprocessing.get_context(KIND)
+if KIND == "forkserver":
+    SERVER.set_forkserver_preload(["torch.export", "torchvision.datasets", "pandas", "matplotlib.pyplot", "IPython"])
 
 
 def train_all_of_it(folder: Path, result: Path, started) -> None:
@@ -351,8 +354,9 @@ SCHEDULES = {
 }
 
 
+@pytest.mark.parametrize("epoch", [1, 3])
 @pytest.mark.parametrize("step_every", SCHEDULES)
-def test_the_fit_cell_alone_goes_on_after_an_interruption(step_every, tmp_path, monkeypatch):
+def test_the_fit_cell_alone_goes_on_after_an_interruption(step_every, epoch, tmp_path, monkeypatch):
     """The same model, optimizer and loader, as they were when the run was cut off: the file brings them back."""
     data = TensorDataset(torch.randn(96, 1, 28, 28, generator=torch.Generator().manual_seed(0)), torch.arange(96) % 10)
 
@@ -375,11 +379,21 @@ def test_the_fit_cell_alone_goes_on_after_an_interruption(step_every, tmp_path, 
     whole = helpers.fit(**parts())
     mine = parts()
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        cut_off(patch, epoch=3)
+        cut_off(patch, epoch)
         helpers.fit(**mine, checkpoint=tmp_path / "run.pt")
     mine["device"] = torch.device("cpu")  # another way to say the same
     resumed = helpers.fit(**mine, checkpoint=tmp_path / "run.pt")
     pd.testing.assert_frame_equal(resumed.drop(columns="seconds"), whole.drop(columns="seconds"))
+
+
+def test_settings_changed_in_the_first_epoch_begin_anew(tmp_path, monkeypatch):
+    """The file holds no epoch yet, so there is nothing to lose or to go on from."""
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        cut_off(patch, epoch=1)
+        fit_from(tmp_path / "run.pt")
+    assert len(fit_from(tmp_path / "run.pt", lr=0.02)) == 2
+    with pytest.raises(ValueError, match="another optimizer"):
+        fit_from(tmp_path / "run.pt")
 
 
 def test_a_loader_kept_from_an_interrupted_run_will_do(tmp_path):
@@ -416,10 +430,18 @@ def brightened(images):
 
 
 PARTS = {
-    "Adam": (lambda data: helpers.TensorLoader(data, 32, True, torch.neg, torch.Generator().manual_seed(3), 2), "Adam"),
+    "Adam": (
+        lambda data: helpers.TensorLoader(
+            data, 32, shuffle=True, augment=torch.neg, generator=torch.Generator().manual_seed(3), augment_epochs=2
+        ),
+        "Adam",
+    ),
     "AdamW with a DataLoader": (shuffled, "AdamW"),
     "a DataLoader without generator": (lambda data: DataLoader(data, 32, shuffle=True), "SGD"),
-    "numbers of Python and numpy": (lambda data: helpers.TensorLoader(data, 32, True, brightened), "SGD"),
+    "numbers of Python and numpy": (
+        lambda data: helpers.TensorLoader(data, 32, shuffle=True, augment=brightened),
+        "SGD",
+    ),
 }
 
 
@@ -538,7 +560,26 @@ def decaying(chosen):
     return make
 
 
+def set_to(optimizer, lr):
+    """The same optimizer, after the student set its rate by hand."""
+    optimizer.param_groups[0]["lr"] = lr
+    return optimizer
+
+
+class Blur(Net):
+    """A network with a fixed number that moves with it to a device."""
+
+    def __init__(self, strength):
+        super().__init__()
+        self.register_buffer("strength", torch.tensor(strength))
+
+
 CHANGED_INSIDE = {
+    "a fixed buffer": [{"model": Blur(value)} for value in (1.0, 5.0)],
+    "a learning rate without a schedule": [
+        {"optimizer": lambda weights, lr: torch.optim.SGD(weights, 0.1)},
+        {"optimizer": lambda weights, lr: set_to(torch.optim.SGD(weights, 0.1), lr)},
+    ],
     "an attribute of a function": [{"augment": that_keeps(value)} for value in (1, 2)],
     "which weights decay": [{"optimizer": decaying(value)} for value in (0, 1)],
     "a loader's class": [{"loader": loader_that_adds(value)} for value in (1, 2)],

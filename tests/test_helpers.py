@@ -10,7 +10,15 @@ import pandas as pd
 import pytest
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import CosineAnnealingLR, CyclicLR, OneCycleLR, ReduceLROnPlateau, SequentialLR, StepLR
+from torch.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    CyclicLR,
+    OneCycleLR,
+    PolynomialLR,
+    ReduceLROnPlateau,
+    SequentialLR,
+    StepLR,
+)
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -367,7 +375,7 @@ def test_saved_weights_come_back(tmp_path):
 
 def fit_toy(model=None, data=None, **changes):
     model = model or toy_model()
-    loader = helpers.TensorLoader(data or toy_data(), 32)
+    loader = changes.pop("loader", None) or helpers.TensorLoader(data or toy_data(), 32)
     optimizer = changes.pop("optimizer", None) or sgd(model)
     return helpers.fit(model, "cpu", loader, loader, optimizer, **{"epochs": 1, **changes})
 
@@ -375,6 +383,13 @@ def fit_toy(model=None, data=None, **changes):
 def scheduled(make_scheduler, **changes):
     optimizer = sgd(model := toy_model())
     return fit_toy(model, optimizer=optimizer, scheduler=make_scheduler(optimizer), **changes)
+
+
+def twice(make_scheduler, **changes):
+    optimizer = sgd(model := toy_model())
+    scheduler = make_scheduler(optimizer)
+    for _ in range(2):
+        fit_toy(model, optimizer=optimizer, scheduler=scheduler, **changes)
 
 
 def with_tensors(images=None, labels=None):
@@ -423,6 +438,22 @@ CASES = {
         ),
         "OneCycleLR was made for 9",
     ),
+    "cosine that ends early": (
+        lambda _: scheduled(lambda o: CosineAnnealingLR(o, 3), epochs=3, step_every="batch"),
+        "made for 3 steps.*makes 9",
+    ),
+    "a polynomial by epoch, made for batches": (
+        lambda _: scheduled(lambda o: PolynomialLR(o, 9), epochs=3),
+        "made for 9 steps.*makes 3",
+    ),
+    "a plateau by batch": (
+        lambda _: scheduled(ReduceLROnPlateau, epochs=3, step_every="batch"),
+        'ReduceLROnPlateau needs step_every="epoch"',
+    ),
+    "the fit cell again, without a checkpoint": (
+        lambda _: twice(lambda o: CosineAnnealingLR(o, 3), epochs=3),
+        "stepped before",
+    ),
     "cyclic by epoch": (
         lambda _: scheduled(lambda o: CyclicLR(o, 0.01, 0.1), epochs=3),
         'CyclicLR needs step_every="batch"',
@@ -432,10 +463,16 @@ CASES = {
     "empty dataset": (lambda _: helpers.TensorLoader(TensorDataset(noise[:0], torch.zeros(0).long()), 8), "not empty"),
     "images without labels": (lambda _: helpers.TensorLoader(TensorDataset(noise), 8), "images and labels"),
     "a dataset of pictures": (lambda _: helpers.TensorLoader([(noise[0], 3)], 8), "TensorDataset"),
+    "an augmentation in shuffle's place": (lambda _: helpers.TensorLoader(toy_data(), 8, torch.neg), "positional"),
     "zero batch size": (lambda _: helpers.TensorLoader(toy_data(), 0), "batch_size"),
     "fraction of a batch": (lambda _: helpers.TensorLoader(toy_data(), 6.4), "batch_size"),
     "labels below zero": (lambda _: helpers.TensorLoader(late_label(-100), 32), "labels must be 0 or more, got -100"),
     # train, test, fit
+    "a list of batches": (lambda _: fit_toy(loader=[(noise, torch.zeros(64).long())]), "TensorLoader or a DataLoader"),
+    "a test that augments": (
+        lambda _: fit_toy(loader=helpers.TensorLoader(toy_data(), 32, augment=torch.neg)),
+        "without augment",
+    ),
     "empty loader": (lambda _: helpers.test(toy_model(), "cpu", []), "no batch"),
     "images and labels swapped": (
         lambda _: fit_toy(data=TensorDataset(torch.arange(64) % 10, noise)),
@@ -472,8 +509,9 @@ CASES = {
     "zero epochs": (lambda _: fit_toy(epochs=0), "epochs"),
     "no folder for the checkpoint": (
         lambda path: fit_toy(checkpoint=path / "nowhere" / "run.pt"),
-        "nowhere.* does not exist",
+        "a folder that exists, got .*nowhere",
     ),
+    "a folder for the checkpoint": (lambda path: fit_toy(checkpoint=path), "must be a file"),
     "epochs as text": (lambda _: fit_toy(epochs="20"), "epochs.*'20'"),
     # saving and loading
     "no such folder": (lambda path: helpers.save_model(toy_model(), path / "nowhere" / "model.pt"), "nowhere"),
@@ -486,6 +524,10 @@ CASES = {
         lambda path: helpers.load_model(toy_model(), saved(path / "m.pt", Net().state_dict())),
         "conv1.weight",
     ),
+    "a checkpoint as weights": (
+        lambda path: helpers.load_model(toy_model(), saved(path / "m.pt", {"sums": {}, "history": []})),
+        "m.pt is a checkpoint of fit",
+    ),
     # receptive field
     "no channel in input_size": (lambda _: helpers.receptive_field(Net(), (28, 28)), "channels, height, width"),
     "input_size too small": (lambda _: helpers.receptive_field(Net(), (1, 8, 8)), "can't be traced"),
@@ -495,6 +537,14 @@ CASES = {
     "no mistakes": (
         lambda _: helpers.plot_mistakes(noise[:1], torch.tensor([0]), torch.eye(10)[:1].log()),
         "no mistake",
+    ),
+    "probabilities for their logarithms": (
+        lambda _: helpers.plot_mistakes(noise[:1], torch.tensor([1]), torch.eye(10)[:1]),
+        "logarithms",
+    ),
+    "an answer that is no digit": (
+        lambda _: helpers.plot_confusion(torch.tensor([1]), torch.tensor([15])),
+        "digits, 0 to 9",
     ),
     "no history": (lambda _: helpers.plot_curves(pd.DataFrame()), "epoch"),
     "answers not chosen": (
@@ -506,6 +556,7 @@ CASES = {
 
 # Errors of PyTorch and pandas, clear as they are; all others are our ValueError.
 THEIRS = {
+    "an augmentation in shuffle's place": TypeError,
     "no such device": (RuntimeError, AssertionError),  # the latter where PyTorch was built without CUDA
     "no device at all": RuntimeError,
     "raw pixels": RuntimeError,

@@ -359,6 +359,16 @@ def test_the_effective_field_lies_within_the_theoretical_one():
     assert middle > 1.3 * 25 / 81  # of the 9x9 pixels: more than their share
 
 
+def test_a_layer_that_works_in_place_does_not_change_the_effective_field():
+    torch.manual_seed(0)
+    images, convolution = torch.randn(8, 1, 28, 28), nn.Conv2d(1, 4, 3)
+    fields = [
+        effective_receptive_field(nn.Sequential(convolution, nn.ReLU(inplace)), images, "0")
+        for inplace in (False, True)
+    ]
+    assert torch.equal(*fields) and fields[0].sum() > 0
+
+
 def test_measuring_leaves_the_random_numbers_alone():
     model, state = Net(), torch.get_rng_state()
     measured_receptive_field(model)
