@@ -87,7 +87,8 @@ def plot_digits(images: torch.Tensor, titles=None, columns=10) -> plt.Figure:
     require(len(images), "images holds no digit to show")
     titles = titles.tolist() if hasattr(titles, "tolist") else titles or [""] * len(images)
     require(len(titles) == len(images), f"{len(images)} images need as many titles, got {len(titles)}")
-    rows, height = math.ceil(len(images) / columns), 5.4 / columns + 0.2 * (titles[0] != "")
+    lines = str(titles[0]).count("\n") + 1 if titles[0] != "" else 0
+    rows, height = math.ceil(len(images) / columns), 5.4 / columns + 0.2 * lines
     bare = {"xticks": [], "yticks": [], "frame_on": False}
     figure, grid = plt.subplots(
         rows, columns, figsize=(5.4, rows * height), squeeze=False, subplot_kw=bare, layout="constrained"
@@ -799,11 +800,11 @@ def plot_curves(history: pd.DataFrame, title="", target: float | None = 99.28) -
         ax=panels[0], ylabel="loss (nats, log scale)", logy=True, title=title, **look
     )
     accuracies.set_axis(["training", "test"], axis=1).plot(ax=panels[1], ylabel="accuracy (%)", **look)
-    rows["lr"].plot(ax=panels[2], ylabel="learning rate", logy=True, style="C2", ds="steps-mid")
+    rows["lr"].plot(ax=panels[2], ylabel="learning rate\nat its start", logy=True, style="C2", ds="steps-mid")
     low = min(99, target or 99, accuracies.iloc[-1].min()) - 1  # the first epochs are out of sight
     panels[1].set_ylim(low, 100.1)
     panels[2].set_xlim(0.5, len(rows) + 0.5)
-    panels[2].xaxis.set_major_locator(plt.MaxNLocator(integer=True))
+    panels[2].xaxis.set(major_locator=plt.MaxNLocator(integer=True), minor_locator=plt.NullLocator())
     if target is not None:
         panels[1].axhline(target, color="C4", linewidth=1, label=f"{target}%")
         panels[1].legend()
@@ -844,7 +845,7 @@ def plot_mistakes(images, labels, log_probabilities, count=20) -> plt.Figure:
     require(len(wrong), "there is no mistake to show: all answers equal their labels")
     worst = wrong[confidence[wrong].argsort(descending=True)][:count]
     titles = [f"{labels[i]} → {answers[i]}\n{100 * confidence[i]:.0f}%" for i in worst]
-    return plot_digits(images[worst.to(images.device)], titles)
+    return plot_digits(images[worst.to(images.device)], titles, columns=5)
 
 
 def plot_confusion(labels, answers, title="") -> plt.Figure:
