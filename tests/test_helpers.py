@@ -586,7 +586,11 @@ def test_wrong_input_is_named(case, tmp_path):
 def test_figures_show_what_they_are_given():
     _, _, history = run_fit(lambda optimizer: StepLR(optimizer, 1), epochs=3)
     curves = helpers.plot_curves(history, "title")
-    assert [axes.get_ylabel() for axes in curves.axes] == ["loss (nats, log scale)", "accuracy (%)", "learning rate"]
+    assert [axes.get_ylabel() for axes in curves.axes] == [
+        "loss (nats, log scale)",
+        "accuracy (%)",
+        "learning rate\nat its start",
+    ]
     assert curves.axes[1].lines[1].get_ydata().tolist() == history["test_accuracy"].tolist()
     assert curves.axes[2].get_xlim() == (0.5, 3.5)
     assert [text.get_text() for text in curves.axes[1].get_legend().get_texts()] == ["training", "test", "99.28%"]
