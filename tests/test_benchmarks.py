@@ -209,7 +209,9 @@ def test_the_goals_that_the_readme_calls_met_are_met():
     rows = pd.read_csv(speed.CSV)
     seconds = rows.set_index("way")["seconds"]
     assert round(seconds["ours"] / seconds["floor: one batch again and again"], 2) <= 1.05
-    assert seconds["ours, augmented"] / seconds["ours"] <= 1.12
+    assert max(seconds["ours, augmented"], seconds["ours, elastic distortion"]) / seconds["ours"] <= 1.15
+    waits = [15.3 * seconds["official loop, 0 workers"], 3 * seconds["ours, final network and recipe"]]
+    assert round(waits[0], -1) == 460 and round(waits[1]) == 47  # in the second goal
     memory = rows["peak_memory_gb"].iloc[0]
     assert memory < 2 and f"{memory:.2f} GB" in (BENCHMARKS / "README.md").read_text(encoding="utf-8")
 
