@@ -800,7 +800,7 @@ def plot_curves(history: pd.DataFrame, title="", target: float | None = 99.28) -
         ax=panels[0], ylabel="loss (nats, log scale)", logy=True, title=title, **look
     )
     accuracies.set_axis(["training", "test"], axis=1).plot(ax=panels[1], ylabel="accuracy (%)", **look)
-    rows["lr"].plot(ax=panels[2], ylabel="learning rate\nat its start", logy=True, style="C2", ds="steps-mid")
+    rows["lr"].plot(ax=panels[2], ylabel="learning rate\nat the epoch's start", logy=True, style="C2", ds="steps-mid")
     low = min(99, target or 99, accuracies.iloc[-1].min()) - 1  # the first epochs are out of sight
     panels[1].set_ylim(low, 100.1)
     panels[2].set_xlim(0.5, len(rows) + 0.5)

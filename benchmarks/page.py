@@ -144,7 +144,7 @@ def _sliding(layer: Layer, row: dict, kind: str) -> dict:
     }
 
 
-PAGE = r"""<!doctype html>
+PAGE_HEAD = r"""<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
@@ -226,7 +226,8 @@ PAGE = r"""<!doctype html>
   }
 </style>
 
-<main hidden>
+"""
+PAGE_BODY = r"""<main hidden>
   <section id="work" aria-label="Your digit">
     <div id="pair">
       <figure>
@@ -278,7 +279,8 @@ PAGE = r"""<!doctype html>
 </main>
 
 <script type="application/json" id="data">DATA</script>
-<script>
+"""
+PAGE_NETWORKS = r"""<script>
 "use strict";
 // ---- The networks: lists of operations. A map's numbers lie row by row, its layer's maps in turn.
 const $ = (id) => document.getElementById(id);
@@ -385,7 +387,8 @@ const examples = data.examples.map(({label, from, ink}) => {  // the pixels, fro
   return {label, pixels};
 });
 
-// ---- What is known at the moment
+"""
+PAGE_DRAWING = r"""// ---- What is known at the moment
 const PEN = 2.4, LOOKS = 4;  // the pen's width; a pixel's grey is the mean of LOOKS × LOOKS looks
 const COVER = 6, STEP = 2, CELLS = 14;  // covered are 6×6 pixels, at 14×14 places, 2 pixels apart
 let drawn = {example: examples[data.start]}, earlier = [];  // or {strokes: [[[x, y], ...], ...]}
@@ -486,7 +489,8 @@ function placed() {
   return pushed.translate(...shift).multiply(inCorner);
 }
 
-// ---- Answers
+"""
+PAGE_ANSWERS = r"""// ---- Answers
 const percent = (log) => `${(100 * Math.exp(log)).toFixed(1)}%`;
 const winner = (logs) => logs.indexOf(Math.max(...logs));
 const covered = (pixels, [top, left]) => pixels.map((value, i) => {
@@ -587,7 +591,8 @@ function showMaps() {
   });
 }
 
-// ---- Showing: the drawing and the image, and on both what the chosen unit sees
+"""
+PAGE_UNITS = r"""// ---- Showing: the drawing and the image, and on both what the chosen unit sees
 function show() {
   const unit = pointed ?? kept, {line, canvases} = layers[unit.layer];
   const [top, left, bottom, right] = networks[answering].fieldOf(unit.layer, unit.row, unit.column);
@@ -720,7 +725,8 @@ function products(op, map, patchOf) {  // patch × kernel, of every map that is 
     element("div", {className: "row"}, ...pictures)];
 }
 
-// ---- What the reader does
+"""
+PAGE_READER = r"""// ---- What the reader does
 function change(next) {
   earlier.push(drawn);
   drawn = next;
@@ -872,6 +878,7 @@ $("push").oninput();
 </script>
 </html>
 """
+PAGE = "".join([PAGE_HEAD, PAGE_BODY, PAGE_NETWORKS, PAGE_DRAWING, PAGE_ANSWERS, PAGE_UNITS, PAGE_READER])
 MARK, BLUE = "#c44e00", "#0072b2"
 STILL_COLOURS = LinearSegmentedColormap.from_list("page", ["#e69f00", "white", "#003a66"])
 PALETTE = [MARK, BLUE, *"0 0.2 0.4 0.6 0.8".split(), *STILL_COLOURS(np.linspace(0, 1, 9))]

@@ -163,10 +163,10 @@ ONE_CYCLE = step(NO_DROPOUT, "one-cycle learning rate", **one_cycle(lr=0.1, weig
 class RandomAffine:
     """Turn, scale, shear and shift every image of a batch (N, 1, 28, 28) by its own random draw."""
 
-    degrees: float = 15.0  # rotation, at most, either way
+    degrees: float = 10.0  # rotation, at most, either way
     scale: float = 0.1  # size, as a fraction more or less
-    shear: float = 0.2  # tangent of the slant
-    shift: float = 2.0  # pixels
+    shear: float = 0.15  # tangent of the slant
+    shift: float = 1.5  # pixels
     background: float = -0.4242  # a black pixel after normalisation: (0 - 0.1307) / 0.3081
 
     def __call__(self, images):
@@ -214,16 +214,13 @@ UNDISTORTED = step(AVERAGED, "undistorted at the end", augment_share=0.9)
 
 @dataclass(frozen=True)
 class RandomDistortion(RandomAffine):
-    """A gentler affine change, and on top of it a smooth bend: every image as if drawn on a rubber sheet.
+    """The same affine change, and on top of it a smooth bend: every image as if drawn on a rubber sheet.
 
     points × points control points are pushed at random, by a standard deviation that is itself drawn for
     each image, between 0 and elastic pixels; bicubic interpolation spreads the pushes over the image.
     """
 
-    degrees: float = 10.0
-    shear: float = 0.15
-    shift: float = 1.5
-    elastic: float = 1.0
+    elastic: float = 1.0  # pixels
     points: int = 5
 
     def places(self, images):

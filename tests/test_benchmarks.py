@@ -13,8 +13,8 @@ import accuracy
 import screening
 import speed
 import speed_trials
-from recipes import RECIPES
-from results import BENCHMARKS, NOTEBOOK, append, hardest_images, last_epochs, mean_and_spread, read_runs
+from recipes import RECIPES, RandomAffine
+from results import BENCHMARKS, NOTEBOOK, TARGET, append, hardest_images, last_epochs, mean_and_spread, read_runs
 
 
 def toy_mnist(*_):
@@ -180,13 +180,10 @@ def test_seconds_until_an_accuracy_are_epochs_times_the_seconds_of_one():
     assert lines[-2] == "| as submitted | never (0 of 0 runs) | never (0 of 0 runs) |"
 
 
-REPAIRS = ["no ReLU on the logits", "bn6 put to use", "BatchNorm before ReLU"]
-
-
 def test_committed_results_have_the_seeds_that_they_need():
     rows = read_runs()
     for name, recipe in RECIPES.items():
-        needed = {"final": 10, "fast": 10, "as submitted": 10, "small": 10}.get(name, 3 if name in REPAIRS else 5)
+        needed = {"final": 10, "fast": 10, "as submitted": 10, "small": 10}.get(name, 5)
         assert len(last_epochs(rows, name, recipe.epochs)) >= needed, name
         assert set(rows.loc[rows["recipe"] == name, "parameters"]) == {accuracy.count_parameters(recipe.network())}
         assert accuracy.count_parameters(recipe.network()) < 20_000
@@ -210,7 +207,10 @@ def test_the_goals_that_the_readme_calls_met_are_met():
     seconds = rows.set_index("way")["seconds"]
     assert round(seconds["ours"] / seconds["floor: one batch again and again"], 2) <= 1.05
     assert max(seconds["ours, augmented"], seconds["ours, elastic distortion"]) / seconds["ours"] <= 1.15
-    waits = [15.3 * seconds["official loop, 0 workers"], 3 * seconds["ours, final network and recipe"]]
+    submitted = read_runs().groupby("recipe").get_group("as submitted")
+    passed = submitted[submitted["test_accuracy"] >= TARGET]
+    epochs = passed.groupby("seed")["epoch"].min().mean()  # of the seeds that get there
+    waits = [round(epochs, 1) * seconds["official loop, 0 workers"], 3 * seconds["ours, final network and recipe"]]
     assert round(waits[0], -1) == 460 and round(waits[1]) == 47  # in the second goal
     memory = rows["peak_memory_gb"].iloc[0]
     assert memory < 2 and f"{memory:.2f} GB" in (BENCHMARKS / "README.md").read_text(encoding="utf-8")
@@ -253,11 +253,25 @@ def test_held_out_images_chose_the_distortion_and_the_network():
     assert f"by {(affine - chosen).mean():.4f} of {affine.mean():.4f} in the mean" in notebook
 
 
+STEP = {  # of section 8, from one-cycle on, with the brief's own layers
+    "network": "c:4 c:16:2:0 c:16 p c:32 c:32:2:1 hd:3", "batch_size": 64, "weight_decay": 2e-4, "elastic": 0.0,
+    "undistorted_epochs": 0, "average_least": 1.0,
+}  # fmt: skip
+
+
+def test_held_out_images_chose_the_strength_of_the_affine_step():
+    strengths = [(10.0, 0.1, 0.15, 1.5), (15.0, 0.1, 0.2, 2.0), (20.0, 0.15, 0.3, 3.0)]
+    limits = [dict(zip(("degrees", "scale", "shear", "shift"), each)) for each in strengths]
+    losses = [held_out_losses(**STEP, **each) for each in limits]
+    assert all(len(each) == 2 for each in losses) and all((each > losses[0]).all() for each in losses[1:])
+    assert RECIPES["augmentation"].augment == RandomAffine(**limits[0])
+    words = ", ".join(f"{each.mean():.4f} up to {strength[0]:.0f}°" for each, strength in zip(losses, strengths))
+    assert words in (BENCHMARKS / "README.md").read_text(encoding="utf-8")
+
+
 def test_held_out_images_don_t_prefer_another_peak_rate():
-    bare = {"batch_size": 64, "weight_decay": 2e-4, "elastic": 0.0, "undistorted_epochs": 0, "average_least": 1.0}
     still = {"degrees": 0.0, "scale": 0.0, "shear": 0.0, "shift": 0.0}
-    network = "c:4 c:16:2:0 c:16 p c:32 c:32:2:1 hd:3"
-    losses = {lr: held_out_losses(network=network, peak_lr=lr, **bare, **still) for lr in (0.05, 0.1, 0.2)}
+    losses = {lr: held_out_losses(peak_lr=lr, **STEP, **still) for lr in (0.05, 0.1, 0.2)}
     assert all(len(each) == 2 for each in losses.values())
     assert min(losses, key=lambda lr: losses[lr].mean()) == 0.1
     words = ", ".join(f"{each.mean():.4f} at {lr}" for lr, each in losses.items())

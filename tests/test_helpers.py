@@ -589,7 +589,7 @@ def test_figures_show_what_they_are_given():
     assert [axes.get_ylabel() for axes in curves.axes] == [
         "loss (nats, log scale)",
         "accuracy (%)",
-        "learning rate\nat its start",
+        "learning rate\nat the epoch's start",
     ]
     assert curves.axes[1].lines[1].get_ydata().tolist() == history["test_accuracy"].tolist()
     assert curves.axes[2].get_xlim() == (0.5, 3.5)

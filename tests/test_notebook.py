@@ -130,8 +130,12 @@ def test_style():
 
 
 def test_cells_are_short(notebook):
-    lesson = [cell.source for cell in code_of(notebook) if "in HTML, CSS and JavaScript" not in cell.source]
-    assert len(lesson) >= 100 and max(len(source.splitlines()) for source in lesson) <= 40
+    lengths = {"lesson": [], "page": []}
+    for cell in code_of(notebook):
+        of_the_page = re.search(r'^PAGE_\w+ = r"""', cell.source, re.M)  # in HTML, CSS and JavaScript
+        lengths["page" if of_the_page else "lesson"].append(len(cell.source.splitlines()))
+    assert len(lengths["lesson"]) >= 100 and max(lengths["lesson"]) <= 40
+    assert len(lengths["page"]) == 7 and max(lengths["page"]) <= 155
 
 
 # ---------------------------------------------------------------- what it stores
