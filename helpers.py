@@ -34,6 +34,7 @@ from IPython import display, get_ipython
 from torch import nn
 from torch.fx.node import map_arg
 from torch.optim.lr_scheduler import CosineAnnealingLR, CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import TensorDataset
 from torchvision.datasets import MNIST
 from torchvision.datasets.utils import check_integrity, download_url
@@ -104,7 +105,8 @@ MEAN, STD = 0.1307, 0.3081  # of the training pixels, scaled to 0..1
 
 def normalise(images: torch.Tensor) -> torch.Tensor:
     """Turn uint8 images (N, 28, 28) into float32 (N, 1, 28, 28), mean 0, standard deviation 1."""
-    require(images.dtype == torch.uint8, f"images must be uint8, 0 to 255; got {images.dtype}")
+    right = images.dtype == torch.uint8 and images.ndim == 3
+    require(right, f"images must be uint8, (N, 28, 28); got {images.dtype}, {tuple(images.shape)}")
     return images.unsqueeze(1).float().div(255).sub(MEAN).div(STD)
 
 
@@ -264,7 +266,7 @@ def _window(layer: Layer, sources: list[Layer], ignore_norms: bool) -> list[list
             same = (np.array(kernel) - 1) * dilation // 2
             padding = {"valid": 0, "same": same}[padding]
     elif layer.kind == "pad" and given["mode"] != "circular":
-        padding = given["pad"][2::-2]  # (top, left), of left, right, top, bottom
+        padding = [*given["pad"], 0, 0][2::-2]  # (top, left), of left, right, and maybe top, bottom
     elif layer.kind in OVER_MAP and layer.size == (1, 1) and read:
         kernel = max(read)
     else:
@@ -301,8 +303,8 @@ def receptive_field(model: nn.Module, input_size=(1, 28, 28), ignore_norms=False
     Raises ValueError, naming the layer, for what the formula does not hold for.
     """
     layers = trace_layers(model, input_size)
-    cuts = (i for i, layer in enumerate(layers) if layer.kind == "view" and layer.shape[0] != 1)
-    layers = layers[: next(cuts, None)]  # the table ends where a view cuts one image into several
+    cuts = (i for i, layer in enumerate(layers) if layer.kind in ("view", "reshape") and layer.shape[0] != 1)
+    layers = layers[: next(cuts, None)]  # the table ends where one image is cut into several
     windows = [_window(layer, [layers[i] for i in layer.inputs], ignore_norms) for layer in layers]
     rows, columns = (fields_along(layers, windows, axis) for axis in (0, 1))
     listed = []
@@ -387,9 +389,10 @@ class TensorLoader:
 
 
 def check_optimizer(model: nn.Module, optimizer) -> None:
-    """Refuse an optimizer that moves none of the model's weights."""
+    """Refuse an optimizer that holds no weights of the model, or others, such as those of a layer since replaced."""
     held = {weights for group in optimizer.param_groups for weights in group["params"]}
-    require(held & set(model.parameters()), "optimizer holds none of this model's weights: give it model.parameters()")
+    is_own = bool(held) and held <= set(model.parameters())
+    require(is_own, "optimizer holds weights that are not this model's: make it anew, with model.parameters()")
 
 
 def check_batch(output: torch.Tensor, labels: torch.Tensor) -> None:
@@ -525,7 +528,8 @@ def describe(thing, inside=()) -> str:
     if isinstance(thing, np.ndarray):
         thing = torch.from_numpy(thing.copy())
     if isinstance(thing, nn.Parameter):
-        return f"{thing.dtype} {tuple(thing.shape)} {thing.requires_grad}"
+        hooks = describe(_hooks_of(thing, "_backward_hooks", "_post_accumulate_grad_hooks"), inside)
+        return f"{thing.dtype} {tuple(thing.shape)} {thing.requires_grad} {hooks}"
     if isinstance(thing, torch.Tensor):
         bits = thing.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
         return f"{thing.dtype} {tuple(thing.shape)} {zlib.crc32(bits):08x}"
@@ -542,6 +546,11 @@ def describe(thing, inside=()) -> str:
 def _without(names, things: dict) -> dict:
     """The things of all other names."""
     return {name: thing for name, thing in things.items() if name not in names}
+
+
+def _hooks_of(thing, *kinds: str) -> list[list]:
+    """The functions that PyTorch calls besides a thing's own, such as one that clips gradients."""
+    return [list((getattr(thing, kind, None) or {}).values()) for kind in kinds]
 
 
 LEARNED = {"running_mean", "running_var", "num_batches_tracked", "n_averaged", "_u", "_v"}  # buffers that move
@@ -567,7 +576,7 @@ def _parts_of(thing) -> list:
     if isinstance(thing, HOLDS_CODE):
         return _parts_of_code(thing)
     if isinstance(thing, nn.Module):
-        hooks = [*thing._forward_hooks.values(), *thing._forward_pre_hooks.values()]
+        hooks = _hooks_of(thing, "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
         own = [_without(vars(nn.Module()), vars(thing)), _without(LEARNED, thing._buffers)]
         return [type(thing), own, hooks, dict(thing._parameters), dict(thing._modules)]
     if isinstance(thing, LRScheduler):
@@ -643,7 +652,7 @@ class Checkpoint:
     """The file of a run: after each epoch, all that the run needs to go on from there. None: no file."""
 
     def __init__(self, path, sums: dict[str, str], parts: list, generator=None):
-        self.path, self.sums, self.parts = path and Path(path), sums, parts
+        self.path, self.sums, self.parts = None if path is None else Path(path), sums, parts
         generators = [torch.default_generator, generator, *torch.cuda.default_generators]
         self.random = [(each.get_state, each.set_state) for each in generators if each is not None]
         self.random += [(random.getstate, random.setstate), (np.random.get_state, np.random.set_state)]
@@ -688,7 +697,10 @@ def fingerprint(
     Data count whole, with all that a dataset or a loader holds. A part that can't be told from another
     gets a text that never comes again, so that such a run is never resumed.
     """
-    moving = {"params", "lr", "momentum", "betas", "initial_lr"}  # of an optimizer, what a schedule may change
+    moving = {"params", "lr", "initial_lr"}  # of an optimizer, what a schedule changes
+    if isinstance(scheduler, (CyclicLR, OneCycleLR)):
+        moving |= {"momentum", "betas"}
+    hooks = _hooks_of(optimizer, "_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
     groups = [_without(moving, group) for group in optimizer.param_groups]
     places = {weight: place for place, weight in enumerate(model.parameters())}
     weights = [[places.get(weight) for weight in group["params"]] for group in optimizer.param_groups]
@@ -702,7 +714,7 @@ def fingerprint(
         "device": str(torch.device(device)),
         "training data or loader": [type(loader), _without(going, vars(loader))],
         "test data or loader": [type(test_loader), _without(going, vars(test_loader))],
-        "optimizer": [type(optimizer), optimizer.defaults, groups, weights, rates],
+        "optimizer": [type(optimizer), optimizer.defaults, groups, weights, rates, hooks],
         "schedule": [scheduler, step_every],
         "average": average,
         "seed": [torch.initial_seed(), generator.initial_seed()],
@@ -772,6 +784,8 @@ def fit(
     steps = len(history) * (len(train_loader) if step_every == "batch" else 1)
     is_new = getattr(scheduler, "last_epoch", steps) == steps
     require(is_new, "scheduler has been stepped before: make model, optimizer and scheduler anew")
+    fresh = average is None or average.n_averaged == len(history) * len(train_loader)
+    require(fresh, "average holds the weights of another run: make it anew, as AveragedModel(model, use_buffers=True)")
     train_loader.epoch = len(history)  # a resumed run keeps its place in the augmentation
     progress = Progress(epochs, history)
     for epoch in range(len(history) + 1, epochs + 1):
@@ -838,7 +852,9 @@ def log_probabilities(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
 
 def plot_mistakes(images, labels, log_probabilities, count=20) -> plt.Figure:
     """The wrong answers given with most confidence: label, answer, and the answer's probability in %."""
-    require(log_probabilities.max() < 0.01, "log_probabilities must be logarithms, so 0 or less: F.log_softmax's")
+    check_batch(log_probabilities, labels)
+    lengths = {len(images), len(labels), len(log_probabilities)}
+    require(len(lengths) == 1, f"images, labels and log_probabilities must be equally many, got {sorted(lengths)}")
     confidence, answers = log_probabilities.cpu().exp().max(1)
     labels = labels.cpu()
     wrong = (answers != labels).nonzero().flatten()
@@ -850,6 +866,8 @@ def plot_mistakes(images, labels, log_probabilities, count=20) -> plt.Figure:
 
 def plot_confusion(labels, answers, title="") -> plt.Figure:
     """Counts of the answers (columns) given to each label (rows, 0 to 9), both (N,); colour marks mistakes."""
+    alike = labels.shape == answers.shape
+    require(alike, f"labels and answers must be equally many, got {tuple(labels.shape)} and {tuple(answers.shape)}")
     for digits in (labels, answers):
         require(0 <= digits.min() and digits.max() <= 9, "labels and answers must be digits, 0 to 9")
     counts = torch.bincount(labels.cpu() * 10 + answers.cpu(), minlength=100).reshape(10, 10)
@@ -863,8 +881,11 @@ def plot_confusion(labels, answers, title="") -> plt.Figure:
 
 
 def save_model(model: nn.Module, path) -> None:
-    """Write the model's weights (its state_dict) to path."""
-    torch.save(getattr(model, "_orig_mod", model).state_dict(), path)  # the one that torch.compile wraps
+    """Write the model's weights (its state_dict) to path; of an AveragedModel, the averaged weights."""
+    model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
+    model = model.module if isinstance(model, AveragedModel) else model
+    torch.save(model.state_dict(), f"{path}.{os.getpid()}")
+    os.replace(f"{path}.{os.getpid()}", path)  # so that an old file stays whole until the new one is
 
 
 def load_model(model: nn.Module, path, device="cpu") -> nn.Module:

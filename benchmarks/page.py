@@ -42,7 +42,7 @@ def network_operations(model: nn.Module, input_size=(1, 28, 28)) -> list[dict]:
         again = f" #{calls[layer.name]}" if calls[layer.name] > 1 else ""
         seen = {"start": row["start"], "jump": row["jump"], "field": row["receptive_field"]}
         operation |= {
-            "name": layer.name + again,
+            "name": layer.name.removesuffix(".0") + again,
             "inputs": [place[source] for source in layer.inputs],
             "shape": [*layer.shape[1:], 1, 1][:3],
         }  # plain features are maps of one unit

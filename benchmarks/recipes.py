@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # where helpers.py lies
-from helpers import TensorLoader, fingerprint, fit  # noqa: E402
+from helpers import TensorLoader, describe, fingerprint, fit, require  # noqa: E402
 
 
 class Net(nn.Module):
@@ -56,7 +56,7 @@ class Recipe:
     name: str
     network: Callable  # () -> nn.Module
     optimizer: Callable  # (parameters) -> Optimizer
-    scheduler: Callable  # (optimizer, steps in the whole run) -> scheduler
+    scheduler: Callable | None  # (optimizer, steps in the whole run) -> scheduler
     step_every: str = "epoch"  # or "batch": when the scheduler steps
     batch_size: int = 64
     epochs: int = 20
@@ -64,6 +64,14 @@ class Recipe:
     augment_share: float = 1.0  # the share of the epochs, from the first, that are augmented
     average: Callable | None = None  # (model) -> AveragedModel
     channels_last: bool = False  # lay weights out so on a CPU, where convolutions are faster then
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Refuse a recipe whose runs would train one network on and on, and a class in an augmentation's place."""
+    makes = not isinstance(recipe.network, nn.Module) and recipe.network() is not recipe.network()
+    require(makes, "network must make a new network at each call: give the recipe Net, not Net()")
+    made = not isinstance(recipe.augment, type)
+    require(made, "augment must be what changes the images: give the recipe RandomAffine(), not RandomAffine")
 
 
 def build(recipe: Recipe, device="cpu") -> nn.Module:
@@ -82,6 +90,7 @@ def run_recipe(recipe: Recipe, train_set, test_set, device="cpu", seed=1, epochs
     With a folder, every epoch is saved there, in a file named by recipe, seed and a checksum of all
     settings: after an interruption the same call goes on, and a changed recipe begins anew.
     """
+    check_recipe(recipe)
     epochs = recipe.epochs if epochs is None else epochs
     torch.manual_seed(seed)  # weights, dropout, augmentation
     order = torch.Generator().manual_seed(seed)  # of the images: the same for every network
@@ -92,13 +101,14 @@ def run_recipe(recipe: Recipe, train_set, test_set, device="cpu", seed=1, epochs
     )
     test_loader = TensorLoader(test_set, 1000)
     optimizer = recipe.optimizer(model.parameters())
-    scheduler = recipe.scheduler(optimizer, epochs * len(loader))
+    scheduler = recipe.scheduler(optimizer, epochs * len(loader)) if recipe.scheduler else None
     average = recipe.average(model) if recipe.average else None
     run = (model, device, loader, test_loader, optimizer, scheduler)
     kind = {"average": average, "step_every": recipe.step_every}
     checkpoint = None
     if folder is not None:
-        checksum = zlib.crc32(repr(fingerprint(*run, **kind)).encode())
+        start = describe(list(model.state_dict().values()))  # the weights, however they were drawn
+        checksum = zlib.crc32(repr([fingerprint(*run, **kind), start]).encode())
         checkpoint = Path(folder, f"{recipe.name}, seed {seed}, {checksum:08x}.pt")
     history = fit(*run, epochs=epochs, checkpoint=checkpoint, **kind)
     return (average.module if average else model), history
@@ -262,7 +272,7 @@ class FinalNet(nn.Module):
         x = x + self.residual1(x)
         x = x + self.residual2(x)
         x = self.down2(self.widen(self.pool(x)))
-        return F.log_softmax(self.head(x).flatten(1), dim=1)
+        return F.log_softmax(self.head(x).reshape(-1, 10), dim=1)
 
 
 class SharedBlock(nn.Module):
@@ -295,7 +305,7 @@ class SmallNet(nn.Module):
     def forward(self, x):
         x = self.pool(self.shared1(self.down(self.stem(x))))
         x = self.pool(self.shared2(self.mix(x)))
-        return F.log_softmax(self.head(x).flatten(1), dim=1)
+        return F.log_softmax(self.head(x).reshape(-1, 10), dim=1)
 
 
 FINAL = step(
@@ -327,7 +337,7 @@ class FastNet(nn.Module):
     def forward(self, x):
         x = self.down1(self.stem(x))
         x = self.down2(x + self.residual1(x))
-        return F.log_softmax(self.head(x + self.residual2(x)).flatten(1), dim=1)
+        return F.log_softmax(self.head(x + self.residual2(x)).reshape(-1, 10), dim=1)
 
 
 FAST = Recipe(

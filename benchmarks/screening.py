@@ -70,7 +70,7 @@ class Head(nn.Conv2d):
     """Convolution to the ten digits, and log-softmax."""
 
     def forward(self, x):
-        return F.log_softmax(super().forward(x).flatten(1), dim=1)
+        return F.log_softmax(super().forward(x).reshape(-1, 10), dim=1)
 
 
 def convolution(inputs: int, outputs: int, stride=1, padding=1, kernel=3, pool=False) -> list:
@@ -122,6 +122,8 @@ def recipe_of(idea: dict) -> recipes.Recipe:
         optimizer, idea["peak_lr"], total_steps=steps, pct_start=idea["warm_up"]
     )
     distorted_epochs = idea["epochs"] - idea["undistorted_epochs"]
+    if distorted_epochs < 1:
+        raise ValueError(f"undistorted_epochs must leave one of the {idea['epochs']} epochs distorted")
     return replace(
         recipes.FINAL,
         name="idea",

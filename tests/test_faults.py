@@ -574,7 +574,35 @@ class Blur(Net):
         self.register_buffer("strength", torch.tensor(strength))
 
 
+def clipping(kind, limit):
+    """A network or an optimizer whose gradients are clipped by a hook."""
+    model = Net()
+
+    def clip(*given):
+        torch.nn.utils.clip_grad_value_(model.parameters(), limit)
+
+    def make(weights, lr):
+        optimizer = torch.optim.SGD(weights, lr)
+        optimizer.register_step_pre_hook(clip)
+        return optimizer
+
+    if kind == "optimizer":
+        return {"optimizer": make}
+    if kind == "weights":
+        model.conv1.weight.register_hook(lambda gradient: gradient.clamp(-limit, limit))
+    else:
+        model.register_full_backward_hook(clip)
+    return {"model": model}
+
+
 CHANGED_INSIDE = {
+    "the momentum of some weights": [
+        {"optimizer": lambda weights, lr: torch.optim.SGD([{"params": weights, "momentum": 0.5}], lr)},
+        {"optimizer": lambda weights, lr: torch.optim.SGD([{"params": weights, "momentum": 0.9}], lr)},
+    ],
+    "a limit of gradients in the optimizer": [clipping("optimizer", value) for value in (1, 2)],
+    "a limit of gradients in the weights": [clipping("weights", value) for value in (1, 2)],
+    "a limit of gradients in the network": [clipping("network", value) for value in (1, 2)],
     "a fixed buffer": [{"model": Blur(value)} for value in (1.0, 5.0)],
     "a learning rate without a schedule": [
         {"optimizer": lambda weights, lr: torch.optim.SGD(weights, 0.1)},

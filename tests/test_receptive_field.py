@@ -1,5 +1,6 @@
 """receptive_field against its definition (what a gradient reaches), and against known networks."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -168,6 +169,13 @@ def test_functional_calls():
 def test_global_layers_see_the_whole_map(call):
     assert last(Functional(call)) == 3 + 27
     assert measured_receptive_field(Functional(call)) == (28, 28)
+
+
+def test_padding_of_one_side_or_of_the_columns_alone():
+    """Two numbers are left and right, four go on with top and bottom: start is where the first output begins."""
+    for pad, start in [((2, 1), (-1, -3)), ((0, 0, 3, 1), (-4, -1)), ((2, 1, 3, 0), (-4, -3))]:
+        table = receptive_field(Functional(lambda x, pad=pad: F.pad(x, pad)))
+        assert np.broadcast_to(table["start"].iloc[-1], 2).tolist() == list(start)
 
 
 def test_squeeze_and_excite_sees_the_whole_map():

@@ -257,8 +257,51 @@ def test_without_an_average_the_trained_model_is_returned():
         return kept[-1]
 
     model, history = run_recipe(replace(AUGMENTED, network=network), data, data, epochs=2)
-    assert kept == [model] and len(history) == 2
+    assert kept[-1] is model and len(history) == 2
     assert not torch.equal(model.conv1.weight, build(AUGMENTED).conv1.weight)
+
+
+def test_other_starting_weights_make_another_run(tmp_path):
+    """Although they are drawn by a function of the student's that only the recipe knows."""
+
+    def drawn_with(spread):
+        def network():
+            model = Net()
+            nn.init.normal_(model.conv1.weight, 0, spread)
+            return model
+
+        return network
+
+    for spread in (0.1, 0.2, 0.1):
+        recipe = replace(AS_SUBMITTED, network=drawn_with(spread))
+        run_recipe(recipe, toy_data(10), toy_data(10), epochs=1, folder=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+ONE_NET = Net()
+
+
+@pytest.mark.parametrize("changes, message", [
+    ({"network": ONE_NET}, r"give the recipe Net, not Net\(\)"),
+    ({"network": lambda: ONE_NET}, "a new network at each call"),
+    ({"augment": RandomAffine}, r"RandomAffine\(\), not RandomAffine"),
+])  # fmt: skip
+def test_a_recipe_that_could_not_be_repeated_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        run_recipe(replace(FINAL, **changes), toy_data(10), toy_data(10), epochs=1)
+
+
+def test_a_recipe_may_do_without_a_schedule():
+    _, history = run_recipe(replace(AS_SUBMITTED, scheduler=None), toy_data(10), toy_data(10), epochs=2)
+    assert history["lr"].tolist() == [0.01, 0.01]
+
+
+@pytest.mark.parametrize("name", ["final", "small", "fast"])
+def test_larger_images_are_refused_as_the_brief_s_network_does(name):
+    """Each head would have a hundred answers or so for one image, and could be trained all the same."""
+    data = TensorDataset(torch.zeros(10, 1, 56, 56), torch.arange(10))
+    with pytest.raises(ValueError, match="batch_size"):
+        run_recipe(replace(RECIPES[name], augment=None), data, data, epochs=1)
 
 
 def test_a_recipe_has_its_own_number_of_epochs_and_tests_on_the_test_set():
