@@ -388,6 +388,13 @@ class TensorLoader:
             yield picked, labels[batch]
 
 
+def check_loaders(train_loader, test_loader) -> None:
+    """Refuse what can't be told from other data, and a test on images that were changed at random."""
+    held = hasattr(train_loader, "dataset") and hasattr(test_loader, "dataset")
+    require(held, "train_loader and test_loader must be a TensorLoader or a DataLoader each")
+    require(getattr(test_loader, "augment", None) is None, "test_loader augments its images: make it without augment")
+
+
 def check_optimizer(model: nn.Module, optimizer) -> None:
     """Refuse an optimizer that holds no weights of the model, or others, such as those of a layer since replaced."""
     held = {weights for group in optimizer.param_groups for weights in group["params"]}
@@ -551,6 +558,14 @@ def _without(names, things: dict) -> dict:
 def _hooks_of(thing, *kinds: str) -> list[list]:
     """The functions that PyTorch calls besides a thing's own, such as one that clips gradients."""
     return [list((getattr(thing, kind, None) or {}).values()) for kind in kinds]
+
+
+def _checksum(part, generator) -> str:
+    """Of what describe says, but for the generator of the order, which the checkpoint holds."""
+    try:
+        return f"{zlib.crc32(describe(part, (generator,)).encode()):08x}"
+    except (TypeError, ValueError, RuntimeError) as error:  # the last two from odd tensors and endless lists
+        return f"{error} ({time.time_ns()})"
 
 
 LEARNED = {"running_mean", "running_var", "num_batches_tracked", "n_averaged", "_u", "_v"}  # buffers that move
@@ -723,21 +738,6 @@ def fingerprint(
     return {name: _checksum(part, generator) for name, part in parts.items()}
 
 
-def _checksum(part, generator) -> str:
-    """Of what describe says, but for the generator of the order, which the checkpoint holds."""
-    try:
-        return f"{zlib.crc32(describe(part, (generator,)).encode()):08x}"
-    except (TypeError, ValueError, RuntimeError) as error:  # the last two from odd tensors and endless lists
-        return f"{error} ({time.time_ns()})"
-
-
-def check_loaders(train_loader, test_loader) -> None:
-    """Refuse what can't be told from other data, and a test on images that were changed at random."""
-    held = hasattr(train_loader, "dataset") and hasattr(test_loader, "dataset")
-    require(held, "train_loader and test_loader must be a TensorLoader or a DataLoader each")
-    require(getattr(test_loader, "augment", None) is None, "test_loader augments its images: make it without augment")
-
-
 def check_average(average, model: nn.Module) -> None:
     """Refuse an average that would leave BatchNorm's statistics as they were at the start."""
     whole = average is None or average.use_buffers or not list(model.buffers())
@@ -762,6 +762,15 @@ def check_schedule(scheduler, optimizer, step_every: str, batches: int, epochs: 
                       f"one after every {step_every}")  # fmt: skip
 
 
+def check_progress(scheduler, average, step_every: str, batches: int, epochs: int) -> None:
+    """Refuse a schedule or an average that has not come as far as the run, which has made so many epochs."""
+    steps = epochs if step_every == "epoch" else epochs * batches
+    is_new = getattr(scheduler, "last_epoch", steps) == steps
+    require(is_new, "scheduler has been stepped before: make model, optimizer and scheduler anew")
+    is_own = average is None or average.n_averaged == epochs * batches
+    require(is_own, "average holds the weights of another run: make it anew, as AveragedModel(model, use_buffers=True)")
+
+
 def fit(
     model: nn.Module, device, train_loader, test_loader, optimizer, scheduler=None, epochs: int = 20,
     average=None, checkpoint=None, step_every: str = "epoch",
@@ -781,11 +790,7 @@ def fit(
     run = (model, device, train_loader, test_loader, optimizer, scheduler, average, step_every)
     saved = Checkpoint(checkpoint, fingerprint(*run) if checkpoint else {}, parts, train_loader.generator)
     history = saved.load(epochs)
-    steps = len(history) * (len(train_loader) if step_every == "batch" else 1)
-    is_new = getattr(scheduler, "last_epoch", steps) == steps
-    require(is_new, "scheduler has been stepped before: make model, optimizer and scheduler anew")
-    fresh = average is None or average.n_averaged == len(history) * len(train_loader)
-    require(fresh, "average holds the weights of another run: make it anew, as AveragedModel(model, use_buffers=True)")
+    check_progress(scheduler, average, step_every, len(train_loader), len(history))
     train_loader.epoch = len(history)  # a resumed run keeps its place in the augmentation
     progress = Progress(epochs, history)
     for epoch in range(len(history) + 1, epochs + 1):

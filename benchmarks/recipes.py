@@ -66,14 +66,6 @@ class Recipe:
     channels_last: bool = False  # lay weights out so on a CPU, where convolutions are faster then
 
 
-def check_recipe(recipe: Recipe) -> None:
-    """Refuse a recipe whose runs would train one network on and on, and a class in an augmentation's place."""
-    makes = not isinstance(recipe.network, nn.Module) and recipe.network() is not recipe.network()
-    require(makes, "network must make a new network at each call: give the recipe Net, not Net()")
-    made = not isinstance(recipe.augment, type)
-    require(made, "augment must be what changes the images: give the recipe RandomAffine(), not RandomAffine")
-
-
 def build(recipe: Recipe, device="cpu") -> nn.Module:
     """A fresh network of a recipe, on the device.
 
@@ -82,6 +74,14 @@ def build(recipe: Recipe, device="cpu") -> nn.Module:
     on_cpu = torch.device(device).type == "cpu"
     layout = torch.channels_last if recipe.channels_last and on_cpu else torch.contiguous_format
     return recipe.network().to(device, memory_format=layout)
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Refuse a recipe whose runs would train one network on and on, and a class in an augmentation's place."""
+    makes = not isinstance(recipe.network, nn.Module) and recipe.network() is not recipe.network()
+    require(makes, "network must make a new network at each call: give the recipe Net, not Net()")
+    made = not isinstance(recipe.augment, type)
+    require(made, "augment must be what changes the images: give the recipe RandomAffine(), not RandomAffine")
 
 
 def run_recipe(recipe: Recipe, train_set, test_set, device="cpu", seed=1, epochs=None, folder=None):
