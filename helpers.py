@@ -303,8 +303,9 @@ def receptive_field(model: nn.Module, input_size=(1, 28, 28), ignore_norms=False
     Raises ValueError, naming the layer, for what the formula does not hold for.
     """
     layers = trace_layers(model, input_size)
-    cuts = (i for i, layer in enumerate(layers) if layer.kind in ("view", "reshape") and layer.shape[0] != 1)
-    layers = layers[: next(cuts, None)]  # the table ends where one image is cut into several
+    views = (i for i, layer in enumerate(layers) if layer.kind in ("view", "reshape"))
+    cuts = (i for i in views if len(layers[i].shape) == 2 and layers[i].shape[0] != 1)
+    layers = layers[: next(cuts, None)]  # the table ends where one image's answer is cut into several
     windows = [_window(layer, [layers[i] for i in layer.inputs], ignore_norms) for layer in layers]
     rows, columns = (fields_along(layers, windows, axis) for axis in (0, 1))
     listed = []
@@ -682,7 +683,6 @@ class Checkpoint:
         is_run = isinstance(saved, dict) and "sums" in saved
         require(is_run, f"{self.path} is no checkpoint of fit: give this run another file")
         if not saved["history"] and saved["sums"] != self.sums:  # nothing to go on from, nothing to lose
-            self.save([])
             return []
         differ = [name for name, value in self.sums.items() if saved["sums"].get(name) != value]
         if len(saved["history"]) > epochs:
@@ -709,11 +709,11 @@ def fingerprint(
 ) -> dict[str, str]:
     """A checksum for each part of what makes a run; the weights that it starts from don't count.
 
-    Data count whole, with all that a dataset or a loader holds. A part that can't be told from another
+    Data count whole, with all that a dataset or a loader holds; so does what a hook has gathered. A part that can't be told from another
     gets a text that never comes again, so that such a run is never resumed.
     """
     moving = {"params", "lr", "initial_lr"}  # of an optimizer, what a schedule changes
-    if isinstance(scheduler, (CyclicLR, OneCycleLR)):
+    if any(getattr(each, "cycle_momentum", False) for each in getattr(scheduler, "_schedulers", [scheduler])):
         moving |= {"momentum", "betas"}
     hooks = _hooks_of(optimizer, "_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
     groups = [_without(moving, group) for group in optimizer.param_groups]
@@ -763,12 +763,12 @@ def check_schedule(scheduler, optimizer, step_every: str, batches: int, epochs: 
 
 
 def check_progress(scheduler, average, step_every: str, batches: int, epochs: int) -> None:
-    """Refuse a schedule or an average that has not come as far as the run, which has made so many epochs."""
+    """Refuse a schedule that has not come as far as the run, so many epochs, and a run's start with a used average."""
     steps = epochs if step_every == "epoch" else epochs * batches
     is_new = getattr(scheduler, "last_epoch", steps) == steps
     require(is_new, "scheduler has been stepped before: make model, optimizer and scheduler anew")
-    is_own = average is None or average.n_averaged == epochs * batches
-    require(is_own, "average holds the weights of another run: make it anew, as AveragedModel(model, use_buffers=True)")
+    is_own = average is None or epochs > 0 or average.n_averaged == 0
+    require(is_own, "average was used before: make it anew, as AveragedModel(model, use_buffers=True)")
 
 
 def fit(
@@ -791,6 +791,8 @@ def fit(
     saved = Checkpoint(checkpoint, fingerprint(*run) if checkpoint else {}, parts, train_loader.generator)
     history = saved.load(epochs)
     check_progress(scheduler, average, step_every, len(train_loader), len(history))
+    if not history:
+        saved.save(history)  # the start, for a run that is interrupted in its first epoch
     train_loader.epoch = len(history)  # a resumed run keeps its place in the augmentation
     progress = Progress(epochs, history)
     for epoch in range(len(history) + 1, epochs + 1):
@@ -857,7 +859,7 @@ def log_probabilities(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
 
 def plot_mistakes(images, labels, log_probabilities, count=20) -> plt.Figure:
     """The wrong answers given with most confidence: label, answer, and the answer's probability in %."""
-    check_batch(log_probabilities, labels)
+    check_batch(log_probabilities.nan_to_num(), labels)
     lengths = {len(images), len(labels), len(log_probabilities)}
     require(len(lengths) == 1, f"images, labels and log_probabilities must be equally many, got {sorted(lengths)}")
     confidence, answers = log_probabilities.cpu().exp().max(1)
@@ -887,14 +889,17 @@ def plot_confusion(labels, answers, title="") -> plt.Figure:
 
 def save_model(model: nn.Module, path) -> None:
     """Write the model's weights (its state_dict) to path; of an AveragedModel, the averaged weights."""
-    model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
     model = model.module if isinstance(model, AveragedModel) else model
+    model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
     torch.save(model.state_dict(), f"{path}.{os.getpid()}")
     os.replace(f"{path}.{os.getpid()}", path)  # so that an old file stays whole until the new one is
 
 
 def load_model(model: nn.Module, path, device="cpu") -> nn.Module:
-    """Read weights from path into a model of the same class; return it on the device, in eval mode."""
+    """Read weights that save_model wrote into a model of the class saved (of an average, the class averaged).
+
+    Return it on the device, in eval mode.
+    """
     weights = load_file(path)
     require("sums" not in weights, f"{path} is a checkpoint of fit; the weights alone are what save_model writes")
     model.load_state_dict(weights)

@@ -40,9 +40,10 @@ def network_operations(model: nn.Module, input_size=(1, 28, 28)) -> list[dict]:
         place[number] = len(operations)
         calls[layer.name] = calls.get(layer.name, 0) + 1
         again = f" #{calls[layer.name]}" if calls[layer.name] > 1 else ""
+        name = layer.name.removesuffix(".0") if operation["kind"] == "convolution" else layer.name
         seen = {"start": row["start"], "jump": row["jump"], "field": row["receptive_field"]}
         operation |= {
-            "name": layer.name.removesuffix(".0") + again,
+            "name": name + again,
             "inputs": [place[source] for source in layer.inputs],
             "shape": [*layer.shape[1:], 1, 1][:3],
         }  # plain features are maps of one unit

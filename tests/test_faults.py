@@ -574,8 +574,12 @@ class Blur(Net):
         self.register_buffer("strength", torch.tensor(strength))
 
 
+HOOKS = """register_step_pre_hook register_step_post_hook gradient:register_hook
+    gradient:register_post_accumulate_grad_hook register_full_backward_hook register_full_backward_pre_hook""".split()
+
+
 def clipping(kind, limit):
-    """A network or an optimizer whose gradients are clipped by a hook."""
+    """A network or an optimizer whose gradients are clipped by a hook, of a kind that is named as it is made."""
     model = Net()
 
     def clip(*given):
@@ -583,15 +587,12 @@ def clipping(kind, limit):
 
     def make(weights, lr):
         optimizer = torch.optim.SGD(weights, lr)
-        optimizer.register_step_pre_hook(clip)
+        getattr(optimizer, kind)(clip)
         return optimizer
 
-    if kind == "optimizer":
+    if "step" in kind:
         return {"optimizer": make}
-    if kind == "weights":
-        model.conv1.weight.register_hook(lambda gradient: gradient.clamp(-limit, limit))
-    else:
-        model.register_full_backward_hook(clip)
+    getattr(model.conv1.weight if "gradient" in kind else model, kind.removeprefix("gradient:"))(clip)
     return {"model": model}
 
 
@@ -600,9 +601,7 @@ CHANGED_INSIDE = {
         {"optimizer": lambda weights, lr: torch.optim.SGD([{"params": weights, "momentum": 0.5}], lr)},
         {"optimizer": lambda weights, lr: torch.optim.SGD([{"params": weights, "momentum": 0.9}], lr)},
     ],
-    "a limit of gradients in the optimizer": [clipping("optimizer", value) for value in (1, 2)],
-    "a limit of gradients in the weights": [clipping("weights", value) for value in (1, 2)],
-    "a limit of gradients in the network": [clipping("network", value) for value in (1, 2)],
+    **{f"a limit of gradients by {kind}": [clipping(kind, value) for value in (1, 2)] for kind in HOOKS},
     "a fixed buffer": [{"model": Blur(value)} for value in (1.0, 5.0)],
     "a learning rate without a schedule": [
         {"optimizer": lambda weights, lr: torch.optim.SGD(weights, 0.1)},

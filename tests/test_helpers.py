@@ -420,10 +420,10 @@ def with_a_new_head():
     fit_toy(model, optimizer=optimizer)
 
 
-def with_a_used_average():
+def with_a_used_average(path=None):
     average = AveragedModel(toy_model(), use_buffers=True)
     average.update_parameters(toy_model(1))
-    fit_toy(average=average)
+    fit_toy(average=average, checkpoint=path)
 
 
 def with_tensors(images=None, labels=None):
@@ -540,7 +540,7 @@ CASES = {
     ),
     "another model's optimizer": (lambda _: fit_toy(optimizer=sgd(toy_model())), "model.parameters"),
     "a layer exchanged after the optimizer was made": (lambda _: with_a_new_head(), "not this model's"),
-    "an average that another run used": (lambda _: with_a_used_average(), "average holds the weights of another run"),
+    "an average that another run used": (lambda _: with_a_used_average(), "average was used before"),
     "another optimizer's scheduler": (lambda _: fit_toy(scheduler=StepLR(sgd(toy_model()), 1)), "another optimizer"),
     "average without buffers": (lambda _: fit_toy(average=AveragedModel(toy_model())), "use_buffers"),
     "zero epochs": (lambda _: fit_toy(epochs=0), "epochs"),
@@ -578,6 +578,10 @@ CASES = {
     ),
     "probabilities for their logarithms": (
         lambda _: helpers.plot_mistakes(noise[:1], torch.tensor([1]), torch.eye(10)[:1]),
+        "log_softmax",
+    ),
+    "answers of nan": (
+        lambda _: helpers.plot_mistakes(noise[:1], torch.tensor([1]), torch.full((1, 10), math.nan)),
         "log_softmax",
     ),
     "logits below zero for log-probabilities": (
@@ -627,6 +631,13 @@ def test_wrong_input_is_named(case, tmp_path):
     call, message = CASES[case]
     with pytest.raises(THEIRS.get(case, ValueError), match=message):
         call(tmp_path)
+
+
+def test_a_refused_run_leaves_no_file(tmp_path):
+    """Else the next call, with everything made anew as advised, would read the used average back."""
+    with pytest.raises(ValueError, match="used before"):
+        with_a_used_average(tmp_path / "run.pt")
+    assert not list(tmp_path.iterdir())
 
 
 # ---------------------------------------------------------------- figures

@@ -112,6 +112,7 @@ def networks(mnist):
     torch.manual_seed(0)
     made = {"as submitted": Net(), "small": SmallNet(), "mixed": Mixed(), "averaged": Averaged()}
     with torch.no_grad():
+        made["as submitted"].conv7.weight *= 100  # else its answers hardly differ from image to image
         for model in made.values():
             model(few(512)[:][0])  # in training mode: BatchNorm counts
     return {name: model.eval() for name, model in (made | {"final": final}).items()}
@@ -275,7 +276,7 @@ def test_it_computes_what_pytorch_computes(name, every, networks, mnist):
     difference = (torch.tensor(json.loads(found)) - expected).abs().max().item()
     print(f"{name}: largest difference {difference:.1e}")
     assert torch.allclose(torch.tensor(json.loads(found)), expected, rtol=1e-5, atol=1e-4)
-    assert (untrained - expected).abs().max() > 0.01  # so weights that don't arrive would be noticed
+    assert (untrained - expected).abs().max() > 0.1  # so weights that don't arrive would be noticed
 
 
 def pair(value) -> tuple:
@@ -292,12 +293,10 @@ def test_every_units_field_is_the_tables(name, every, networks):
                networks[name].fieldOf(place, Math.floor(i / columns), i % columns)))""",
         name,
     )
-    names, place = [op["name"].split(" #")[0] for op in operations], -1
+    names, place = [*(op["name"].split(" #")[0] for op in operations), "the end"], -1
     seen = None
     for row in table.itertuples():  # both are in the order of the calls
-        if names[place + 1 : place + 2] != [
-            row.layer.removesuffix(".0")
-        ]:  # passed on, as dropout is: the field is the one before
+        if names[place + 1] not in (row.layer, row.layer.removesuffix(".0")):  # passed on, as dropout is
             assert (row.start, row.jump, row.receptive_field) == seen, row.layer
             continue
         place, seen = place + 1, (row.start, row.jump, row.receptive_field)

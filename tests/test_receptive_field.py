@@ -171,6 +171,13 @@ def test_global_layers_see_the_whole_map(call):
     assert measured_receptive_field(Functional(call)) == (28, 28)
 
 
+def test_maps_that_become_images_are_refused():
+    """The brief's view cuts answers, after the last layer; this one cuts maps, and layers follow."""
+    for call in (lambda x: x.view(-1, 1, 28, 28), lambda x: x.reshape(-1, 1, 28, 28)):
+        with pytest.raises(ValueError, match="does not understand"):
+            receptive_field(Functional(call))
+
+
 def test_padding_of_one_side_or_of_the_columns_alone():
     """Two numbers are left and right, four go on with top and bottom: start is where the first output begins."""
     for pad, start in [((2, 1), (-1, -3)), ((0, 0, 3, 1), (-4, -1)), ((2, 1, 3, 0), (-4, -3))]:
