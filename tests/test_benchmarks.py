@@ -249,6 +249,13 @@ def test_held_out_images_chose_the_distortion_and_the_network():
         assert len(others) >= 2 and (others > chosen[others.index]).all()
         means.append(others.mean())
     assert "{:.4f} and {:.4f} against {:.4f}".format(*means, chosen[[1, 2]].mean()) in readme
+    settings = [
+        held_out_losses(**change) for change in ({"peak_lr": 0.2}, {"weight_decay": 1e-3}, {"average_least": 3e-3})
+    ]
+    means = [others.mean() for others in settings]
+    assert [len(others) for others in settings] == [2, 2, 2] and (settings[2] < chosen[[1, 2]]).sum() == 1
+    assert "{:.4f} and {:.4f} against {:.4f}".format(*means[:2], chosen[[1, 2]].mean()) in readme
+    assert f"a third as far has {means[2]:.4f}" in readme
     notebook = NOTEBOOK.read_text(encoding="utf-8")
     assert f"{chosen.mean():.4f} in place of {affine.mean():.4f} in the mean" in notebook
 
