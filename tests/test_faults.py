@@ -351,12 +351,20 @@ def cut_off(patch, epoch):
 SCHEDULES = {
     "batch": lambda optimizer: torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=12),
     "epoch": lambda optimizer: torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0, threshold=1),
+    "batch, in two parts": lambda optimizer: torch.optim.lr_scheduler.SequentialLR(
+        optimizer,
+        [
+            torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0, 4),
+            torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=12),
+        ],
+        [4],
+    ),
 }
 
 
 @pytest.mark.parametrize("epoch", [1, 3])
-@pytest.mark.parametrize("step_every", SCHEDULES)
-def test_the_fit_cell_alone_goes_on_after_an_interruption(step_every, epoch, tmp_path, monkeypatch):
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_the_fit_cell_alone_goes_on_after_an_interruption(schedule, epoch, tmp_path, monkeypatch):
     """The same model, optimizer and loader, as they were when the run was cut off: the file brings them back."""
     data = TensorDataset(torch.randn(96, 1, 28, 28, generator=torch.Generator().manual_seed(0)), torch.arange(96) % 10)
 
@@ -371,9 +379,9 @@ def test_the_fit_cell_alone_goes_on_after_an_interruption(step_every, epoch, tmp
             "train_loader": loader,
             "test_loader": helpers.TensorLoader(data, 32),
             "optimizer": optimizer,
-            "scheduler": SCHEDULES[step_every](optimizer),
+            "scheduler": SCHEDULES[schedule](optimizer),
             "epochs": 4,
-            "step_every": step_every,
+            "step_every": schedule[:5],
         }
 
     whole = helpers.fit(**parts())
