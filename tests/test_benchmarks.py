@@ -258,6 +258,23 @@ def test_held_out_images_chose_the_distortion_and_the_network():
     assert f"{chosen.mean():.4f} in place of {affine.mean():.4f} in the mean" in notebook
 
 
+def test_the_readme_draws_no_more_from_the_trials_than_they_hold():
+    rows = pd.read_csv(speed_trials.TRIALS).set_index("way")
+    ratios = rows["seconds"] / rows.loc["training, as it is", "seconds"]
+    readme = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
+    changes = {
+        "no augmentation": "distortion an epoch is {:.0f}% shorter",
+        "no average": "without the average {:.0f}%",
+        "batches of 256": "Batches of 256 are {:.0f}% faster",
+        "batches of 64": "batches of 64 are {:.0f}% slower",
+        "bfloat16 autocast": "bfloat16, {:.0f}% faster",
+    }
+    for way, words in changes.items():
+        assert words.format(abs(100 * (1 - ratios[way]))) in readme, way
+    others = ["optimiser: fused", "optimiser: foreach", "denormals flushed to zero", "torch.compile"]
+    assert (ratios[others] >= 1).all()  # "no faster"
+
+
 STEP = {  # of section 8, from one-cycle on, with the brief's own layers
     "network": "c:4 c:16:2:0 c:16 p c:32 c:32:2:1 hd:3", "batch_size": 64, "weight_decay": 2e-4, "elastic": 0.0,
     "undistorted_epochs": 0, "average_least": 1.0,

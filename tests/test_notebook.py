@@ -245,6 +245,9 @@ def test_the_notebook_states_the_ratios_measured(notebook):
     loader = [seconds[f"official loop, {workers} workers"] / seconds["ours"] for workers in (0, 2)]
     assert f"{loader[0]:.1f} to {loader[1]:.1f} times as long" in prose_of(notebook)
     hurried = pd.read_csv(speed.HURRIED)["seconds"]
+    stored = "".join(text_of(cell) for cell in code_of(notebook))
+    fast, submitted = map(int, re.search(r"(\d+) s of training; as submitted took (\d+) s", stored).groups())
+    assert 14 < submitted / fast < 17  # section 9.1: about a fifteenth
     words = f"takes {hurried[1] / hurried[0]:.2f} of the time of *one* epoch"
     assert words in prose_of(notebook) and words in README.read_text(encoding="utf-8")
 
