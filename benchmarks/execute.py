@@ -1,9 +1,7 @@
-"""Execute S6_Part2.ipynb in place, and show how far it is.
+"""Execute S6_Part2.ipynb in place, and show how far it is: python -m benchmarks.execute
 
-    python benchmarks/execute.py
-
-The notebook is written once, when all its cells have run; where one fails, its error is shown and the file stays as
-it was. Nothing of the progress shown here is stored.
+The notebook is written once, when all its cells have run; where one fails, its error is shown and the file stays
+as it was. Nothing of the progress shown here is stored.
 """
 
 import os
@@ -22,26 +20,24 @@ NOTEBOOK = Path(__file__).resolve().parent.parent / "S6_Part2.ipynb"
 
 
 class WatchedClient(NotebookClient):
-    """Runs a notebook, and passes on to a bar which cell is running and the lines of text that it shows."""
+    """Runs a notebook, and shows on a bar which section is running, and the last epoch of what trains in it."""
 
     def __init__(self, notebook, bar, **options):
-        super().__init__(notebook, on_cell_start=self.show_cell, on_cell_executed=self.count, **options)
-        self.bar, self.heading = bar, ""
+        super().__init__(notebook, on_cell_start=self.show_section, on_cell_executed=self.count, **options)
+        self.bar, self.section = bar, ""
 
-    def show_cell(self, cell, cell_index):
-        for line in "" if cell.cell_type == "code" else cell.source.splitlines():
-            if line.startswith("#"):
-                self.heading = line.lstrip("# ")
-        self.bar.set_postfix_str(self.heading)
+    def show_section(self, cell, cell_index):
+        headings = re.findall(r"^#+ (.*)", cell.source, re.MULTILINE) if cell.cell_type == "markdown" else []
+        self.section = headings[-1] if headings else self.section
+        self.bar.set_postfix_str(self.section)
 
     def count(self, cell, cell_index, execute_reply):
         self.bar.update()
 
     def process_message(self, msg, cell, cell_index):
-        text = msg["content"].get("data", {}).get("text/plain", "")
-        epochs = re.match(r"\d+/\d+ epochs", text)
-        if epochs:
-            self.bar.set_postfix_str(f"{self.heading}: {epochs[0]}")
+        text = msg["content"].get("text") or msg["content"].get("data", {}).get("text/plain", "")
+        if re.match(r"epoch \d+:", text):  # of a picture that grows, or printed
+            self.bar.set_postfix_str(f"{self.section}: {text.strip()}")
         return super().process_message(msg, cell, cell_index)
 
 
@@ -59,9 +55,8 @@ def main() -> None:
             client.execute(cleanup_kc=True)  # and end the kernel: it isn't the client's own
         except CellExecutionError as error:
             sys.exit(f"\n{error}\nThe notebook's file is as it was.")
-    unfinished = NOTEBOOK.with_suffix(".unfinished")
-    nbformat.write(notebook, unfinished)
-    os.replace(unfinished, NOTEBOOK)  # whole at any moment
+    nbformat.write(notebook, NOTEBOOK.with_suffix(".unfinished"))
+    os.replace(NOTEBOOK.with_suffix(".unfinished"), NOTEBOOK)  # whole at any moment
     print(f"{NOTEBOOK.name} now holds the outputs of this run.")
 
 

@@ -1,215 +1,194 @@
-"""Bring all that is made from other files up to date.
+"""Bring all that is made from other files up to date, in the order in which one thing is made from another.
 
-    python benchmarks/refresh.py
+    python -m benchmarks.refresh            after a change of helpers.py, lesson/ or a recipe, a study, an execution
+    python -m benchmarks.refresh --check    write nothing; name what is stale, and exit with 1
 
-From the notebook's cells: helpers.py, benchmarks/recipes.py and benchmarks/page.py. From benchmarks/*.csv and the notebook's stored run:
-the numbers in the notebook's cells and the tables of both READMEs. Run it after changing a helper, a network or a
-recipe in the notebook, after a study, and after executing the notebook.
+By tags of the notebook's cells: "recipes" marks definitions that make benchmarks/recipes.py, "carried" is the cell
+with the texts of helpers.py and lesson/, "image:NAME" one whose picture becomes images/NAME.png, "page" the one that
+shows the page. In Markdown, what stands between <!-- made: NAME --> and <!-- end --> is made here:
+table, study, speed, or code:TAG and output:TAG, a listing of a cell and of what it printed.
 """
 
 import base64
+import html
+import json
 import re
+import shutil
 import subprocess
 import sys
-import textwrap
+from pathlib import Path
 
 import nbformat
 import pandas as pd
-import torch
+from PIL import Image
 
-import accuracy
-import export
-import screening
-import speed
-import speed_trials
-from recipes import AS_SUBMITTED, FAST, FINAL, RECIPES, SMALL, Net, Recipe
-from results import (
-    BENCHMARKS,
-    NOTEBOOK,
-    README,
-    ROOT,
-    TARGET,
-    by_epoch,
-    hardest_images,
-    last_epochs,
-    mean_and_spread,
-    read_runs,
-)
+from lesson.fields import count_multiplications
 
-from helpers import read_mnist, receptive_field, trace_layers
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOK = "S6_Part2.ipynb"
+CARRIED = ["helpers.py", *(f"lesson/{name}.py" for name in ("fields", "figures", "questions", "page"))]
+CARRIED += ["lesson/page.html", "lesson/results.json"]
+RECIPES_HEAD = f'''# Made from the cells of {NOTEBOOK} by benchmarks/refresh.py: change them there, not here.
+"""The lesson's networks, and the recipes that train them."""
+'''
+CARRYING_CELL = """\
+# @title The files that this notebook imports: laid beside it where they are missing (as in Colab)
+import importlib
+from pathlib import Path
 
-RESULT_HEADER = "| | test accuracy | runs | parameters | multiplications | epochs |"
-DOCUMENTS = (README, BENCHMARKS / "README.md")
-
-
-def tagged(notebook, tag: str):
-    """The notebook's only cell that carries a tag."""
-    (cell,) = [cell for cell in notebook.cells if tag in cell.metadata.get("tags", [])]
-    return cell
+FILES = {}
+# fmt: off
+{texts}
+# fmt: on
+for name, text in FILES.items():
+    path = Path(name)
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8", newline="\\n")
+    elif path.read_text(encoding="utf-8", errors="replace") != text:
+        print(f"{path} differs from the one that this notebook was made with, and is used as it is")
+importlib.invalidate_caches()"""
 
 
-def stored_accuracy(notebook, recipe: Recipe) -> str:
-    """The last epoch's accuracy of the notebook's stored run of a recipe, in %."""
-    cell = tagged(notebook, f"result-{recipe.name.split()[-1]}")
-    text = "".join(output.get("text", "") for output in cell.outputs)
-    found = re.search(rf"last epoch \({recipe.epochs}\): ([\d.]+)%", text)
-    if not found:
-        raise ValueError(f"the notebook stores no run of {recipe.name!r} of {recipe.epochs} epochs: execute it whole")
-    return found[1]
+def recipes(sources: list[str]) -> str:
+    """The module of all marked cells: their imports, which ruff sorts and merges, then their definitions."""
+    an_import = re.compile(r"^(?:from [\w.]+ )?import (?:\([^)]*\)|.*)\n?", re.MULTILINE)
+    source = "\n\n\n".join(sources)
+    text = "\n".join([RECIPES_HEAD, *an_import.findall(source), an_import.sub("", source)])
+    for command in (["check", "--quiet", "--select=I,F401,F821", "--fix"], ["format"]):  # F821: an unknown name
+        ruff = [sys.executable, "-m", "ruff", *command, "--stdin-filename=benchmarks/recipes.py", "-"]
+        text = subprocess.run(ruff, cwd=ROOT, input=text, stdout=subprocess.PIPE, encoding="utf-8", check=True).stdout
+    return text
 
 
-def parameters_of(recipe) -> int:
-    """The number of parameters of a recipe's network."""
-    return sum(p.numel() for p in recipe.network().parameters())
+def results(rows: pd.DataFrame, mistakes: pd.DataFrame, speeds: pd.DataFrame, known: dict) -> dict:
+    """The study's numbers that the notebook shows. known: the recipes by name; the other runs are older records."""
+    found, measured = {}, set(rows["recipe"])
+    for name in [name for name in known if name in measured] + sorted(measured - set(known)):
+        epochs = known[name].epochs if name in known else 20
+        runs = rows[(rows["recipe"] == name) & (rows["epochs"] == epochs)].sort_values(["seed", "epoch"])
+        one, five = runs[runs["looks"] == 1], runs[runs["looks"] == 5]
+        last = one[one["epoch"] == epochs]
+        found[name] = {"parameters": int(last["parameters"].iloc[0]), "epochs": epochs}
+        if name in known:
+            found[name]["multiplications"] = count_multiplications(known[name].network())
+        found[name]["last"] = last["test_accuracy"].round(2).tolist()
+        if len(five):
+            found[name]["five_looks"] = five["test_accuracy"].round(2).tolist()
+        found[name]["best"] = one.groupby("seed")["test_accuracy"].max().round(2).tolist()
+        found[name]["by_epoch"] = one.groupby("epoch")["test_accuracy"].mean().round(2).tolist()
+        found[name]["training"] = round(last["train_accuracy"].mean(), 2)
+        found[name]["worst_loss"] = round(one["test_loss"].max(), 4)
+    wrong = mistakes[(mistakes["recipe"] == "final") & (mistakes["looks"] == 1)].drop_duplicates()
+    hardest = wrong.groupby("image")["answer"].agg([lambda answers: answers.mode().iloc[0], "size"])
+    hardest = hardest.sort_values("size", ascending=False, kind="stable").head(20).reset_index().values.tolist()
+    seconds = speeds.set_index("way")["seconds"]
+    pairs = [("ours", "floor"), ("fast", "official epoch"), ("ours", "official epoch")]
+    speed = {f"{one} / {other}": round(seconds[one] / seconds[other], 2) for one, other in pairs}
+    return {"brief": 99.28, "recipes": found, "hardest": hardest, "speed": speed}
 
 
-def multiplications_of(recipe) -> str:
-    """How many multiplications a recipe's network makes for one image, in millions."""
-    return f"{sum(layer.multiplications for layer in trace_layers(recipe.network())) / 1e6:.2f} million"
+def as_json(value) -> str:
+    """JSON with a line for each field, and each list of numbers on one line."""
+    return re.sub(r"\[[^][]*\]", lambda numbers: " ".join(numbers[0].split()), json.dumps(value, indent=1)) + "\n"
 
 
-def study_cell(rows: pd.DataFrame) -> str:
-    """The study's accuracies, by recipe and seed, in Python."""
-    lines = ["STUDY = {"]
-    for recipe in RECIPES.values():
-        last = last_epochs(rows, recipe.name, recipe.epochs)
-        test = [round(value, 2) for value in last["test_accuracy"]]
-        if list(last["seed"]) != list(range(1, len(last) + 1)):
-            raise ValueError(f"{recipe.name}: the seeds are {list(last['seed'])}, and differences pair them by place")
-        lines.append(f'    "{recipe.name}": {{"test": {test}, "training": {last["train_accuracy"].mean():.2f}}},')
-    losses = rows[rows["recipe"] == "as submitted"]["test_loss"]
-    return "\n".join(
-        [*lines, "}", f"WORST_LOSS = {losses.max():.3f}  # of as submitted, on the test images after any epoch"]
-    )
-
-
-def by_epoch_cell(rows: pd.DataFrame) -> str:
-    """Mean test accuracy by epoch of the recipes that the notebook compares so."""
-    lines = ["BY_EPOCH = {"]
-    for name in ("as submitted", "augmentation", "averaged weights"):
-        means = [round(float(mean), 2) for mean in by_epoch(rows, name)]
-        text = f'"{name}": {means},'
-        lines += textwrap.wrap(text, 95, initial_indent="    ", subsequent_indent=" " * 8)
-    return "\n".join([*lines, "}  # fmt: skip"])
-
-
-def mistakes_text() -> str:
-    """The images that most seeds get wrong, in Python."""
-    images = hardest_images()
-    rows = [", ".join(map(str, images[i : i + 6])) for i in range(0, len(images), 6)]
-    return "HARDEST = [" + ",\n           ".join(rows) + "]  # fmt: skip"
-
-
-def digit_text() -> str:
-    """The first training image as text: two rows of pixels to a line, five shades."""
-    pixels = read_mnist(ROOT / "data")[0][0].float()
-    shades = (pixels.view(14, 2, 28).mean(1) / 255 * 4).ceil().clamp(0, 4).to(torch.int64)
-    lines = ["".join(" ░▒▓█"[shade] for shade in row).rstrip() for row in shades[2:12]]
-    return "```text\n" + "\n".join(lines) + "\n```"
-
-
-def result_table(notebook, rows: pd.DataFrame) -> str:
-    """The table at the top of the notebook and of the README, in Markdown."""
-    cost = multiplications_of(AS_SUBMITTED)
+def main_table(numbers: dict) -> str:
+    """The Markdown table of five rows: what was reported, and what was measured."""
+    found = numbers["recipes"]
     lines = [
-        RESULT_HEADER,
-        "|---|---|---|---|---|---|",
-        f"| the brief, as reported | {TARGET}% | 1 | 19,866 | {cost} | 20 |",
-    ]
-    for recipe in (AS_SUBMITTED, FINAL, SMALL, FAST):
-        accuracies = last_epochs(rows, recipe.name, recipe.epochs)["test_accuracy"]
-        size = f"{parameters_of(recipe):,} | {multiplications_of(recipe)} | {recipe.epochs}"
-        lines.append(f"| {recipe.name} | {mean_and_spread(accuracies)} | {len(accuracies)} | {size} |")
-        if recipe is not SMALL:
-            lines.append(f"| {recipe.name}, stored run | {stored_accuracy(notebook, recipe)}% | 1 | {size} |")
-    return "\n".join(lines)
-
-
-def replaced(source: str, start: str, new: str, end: str) -> str:
-    """Source with what stands from the start mark up to and with the end mark replaced."""
-    before, rest = source.split(start, 1)
-    return before + new + rest[rest.index(end) + len(end) :]
-
-
-def refresh(notebook) -> None:
-    """Bring the notebook's cells that repeat other files up to date."""
-    rows = read_runs()
-    study, epochs, mistakes = (tagged(notebook, tag) for tag in ("study", "by-epoch", "mistakes"))
-    study.source = study.source.split("\n", 1)[0] + "\n" + study_cell(rows)
-    epochs.source = epochs.source.split("\n", 1)[0] + "\n" + by_epoch_cell(rows)
-    mistakes.source = replaced(mistakes.source, "HARDEST = ", mistakes_text() + "\n\n", "\n\n")
-    top, digit = tagged(notebook, "top-table"), tagged(notebook, "digit")
-    top.source = replaced(top.source, RESULT_HEADER, result_table(notebook, rows) + "\n\n", "\n\n")
-    digit.source = replaced(digit.source, "```text", digit_text(), "\n```")
-
-
-def listing(cell_start: str, notebook) -> str:
-    """A cell of the notebook as a Markdown listing, without the line that marks it."""
-    (source,) = [cell.source for cell in notebook.cells if cell_start in cell.source and cell.cell_type == "code"]
-    return f"```python\n{source[source.index(cell_start) :]}\n```"
-
-
-def output_of(cell_start: str, notebook) -> str:
-    """What a cell of the notebook printed, as a Markdown listing."""
-    (cell,) = [cell for cell in notebook.cells if cell.cell_type == "code" and cell_start in cell.source]
-    return "```text\n" + "".join(output.get("text", "") for output in cell.outputs).strip("\n") + "\n```"
-
-
-def field_table() -> str:
-    """The brief's layers with what each puts out and sees, and what the brief says, in Markdown."""
-    table = receptive_field(Net())
-    lines = [
-        "| layer | kernel | stride | padding | puts out | sees | the brief says |",
+        "| | test accuracy | with five looks | runs | parameters | million multiplications (five looks) | epochs |",
         "|---|---|---|---|---|---|---|",
+        f"| the brief, as reported | {numbers['brief']}% | | 1 | 19,866 | 0.77 | 20 |",
     ]
-    for row, said in zip(table.itertuples(), [3, 5, 9, 13, 21, 29, 45], strict=True):
-        size, field = f"{row.output_size}×{row.output_size}", f"{row.receptive_field}×{row.receptive_field}"
-        lines.append(
-            f"| {row.layer} | {row.kernel} | {row.stride} | {row.padding} | {size} | {field} | {said}×{said} |"
-        )
+    for name in ("as submitted", "final", "small", "fast"):
+        run = found[name]
+        one, five = pd.Series(run["last"]), pd.Series(run.get("five_looks", []), dtype=float)
+        looks = f"{five.mean():.2f} ± {five.std():.2f}%" if len(five) else ""
+        cost = f"{run['multiplications'] / 1e6:.2f}" + (f" ({run['multiplications'] / 2e5:.2f})" if len(five) else "")
+        size = f"{len(one)} | {run['parameters']:,} | {cost} | {run['epochs']}"
+        lines.append(f"| {name} | {one.mean():.2f} ± {one.std():.2f}% | {looks} | {size} |")
     return "\n".join(lines)
 
 
-def made_parts(notebook) -> dict[str, str]:
-    """What the READMEs repeat, by the name in the comments that stand around it there."""
-    rows, names = read_runs(), list(RECIPES)
-    return {
-        "results": result_table(notebook, rows),
-        "steps": accuracy.table(rows, names),
-        "screening": screening.table(screening.read()),
-        "speed": speed.speed_table(pd.read_csv(speed.CSV)),
-        "hurried": speed.hurried_table(pd.read_csv(speed.HURRIED)),
-        "seconds": speed.target_table(rows, pd.read_csv(speed.CSV)),
-        "trials": speed_trials.trials_table(pd.read_csv(speed_trials.TRIALS)),
-        "network": listing("class Net(nn.Module)", notebook),
-        "summary": output_of("\nsummary(", notebook),
-        "fields": field_table(),
-        "profile": speed_trials.profile_table(pd.read_csv(speed_trials.PROFILE)),
-    }
+def shown(cell, kind: str) -> list[str]:
+    """What a cell's outputs store of a kind, such as text/html."""
+    return [output.data[kind] for output in cell.get("outputs", []) if kind in output.get("data", {})]
 
 
-def refreshed_readme(text: str, parts: dict[str, str]) -> str:
-    """A README's text with everything between <!-- name --> and <!-- / --> up to date."""
+def parts_of(cell, tag: str) -> dict:
+    """A tagged cell's source and what it printed, as listings for Markdown."""
+    texts = [output.get("text", output.get("data", {}).get("text/plain", "")) for output in cell.get("outputs", [])]
+    printed = "".join(texts).strip("\n")
+    return {f"code:{tag}": f"```python\n{cell.source}\n```", f"output:{tag}": f"```text\n{printed}\n```"}
 
-    def part(found: re.Match) -> str:
-        return f"<!-- {found[1]} -->\n{parts[found[1]]}\n<!-- / -->"
 
-    return re.sub(r"<!-- ([\w ]+) -->\n.*?\n?<!-- / -->", part, text, flags=re.DOTALL)
+def with_parts(text: str, parts: dict) -> str:
+    """Markdown in which every made part is as it must be."""
+    block = re.compile(r"(<!-- made: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+    return block.sub(lambda found: f"{found[1]}{parts[found[2]]}\n{found[3]}", text)
+
+
+def everything():
+    """Each made file: its path from the root, and what it must hold. Later ones are made from earlier ones."""
+    notebook = nbformat.read(ROOT / NOTEBOOK, as_version=4)
+    tagged = [(tag, cell) for cell in notebook.cells for tag in cell.metadata.get("tags", [])]
+    yield "benchmarks/recipes.py", recipes([cell.source for tag, cell in tagged if tag == "recipes"]).encode()
+    from benchmarks import recipes as made  # only now: they import the recipes as they were just made
+    from benchmarks import speed, study
+
+    rows, speeds = study.read_runs(), pd.read_csv(speed.CSV)
+    numbers = results(rows, pd.read_csv(study.MISTAKES), speeds, made.RECIPES)
+    yield "lesson/results.json", as_json(numbers).encode()
+    parts = {"table": main_table(numbers), "study": study.table(rows), "speed": speed.table(speeds)}
+    for tag, cell in tagged:
+        parts |= parts_of(cell, tag)
+    texts = [f'FILES["{name}"] = {(ROOT / name).read_text(encoding="utf-8")!r}' for name in CARRIED]
+    dict(tagged)["carried"].source = CARRYING_CELL.replace("{texts}", "\n".join(texts))
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = with_parts(cell.source, parts)
+    yield NOTEBOOK, (nbformat.writes(notebook) + "\n").encode()
+    for tag, cell in tagged:
+        if tag.startswith("image:") and shown(cell, "image/png"):  # none yet, where it wasn't executed
+            yield f"images/{tag.removeprefix('image:')}.png", base64.b64decode(shown(cell, "image/png")[-1])
+        page = re.search(r'srcdoc="([^"]*)"', "".join(shown(cell, "text/html")))
+        if tag == "page" and page:
+            yield "docs/index.html", html.unescape(page[1]).encode()
+    for name in ("README.md", "benchmarks/README.md"):
+        yield name, with_parts((ROOT / name).read_text(encoding="utf-8"), parts).encode()
+
+
+def photograph_page() -> None:
+    """Make images/page.png, the still of docs/index.html, where Playwright finds a browser."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"))
+        page = browser.new_page(viewport={"width": 1000, "height": 960})
+        page.goto((ROOT / "docs" / "index.html").as_uri())
+        page.wait_for_timeout(500)
+        page.evaluate("keep({layer: 11, map: 4, row: 6, column: 6})")  # in residual2 of final
+        page.wait_for_timeout(500)
+        page.screenshot(path=ROOT / "images" / "page.png")
+    picture = Image.open(ROOT / "images" / "page.png").convert("RGB")
+    picture.quantize(128, dither=Image.Dither.NONE).save(ROOT / "images" / "page.png", optimize=True)
 
 
 def main() -> None:
-    if export.main():  # this process has the modules as they were
-        subprocess.run([sys.executable, __file__], check=True)
-        return
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    refresh(notebook)
-    export.write_if_new(NOTEBOOK, nbformat.writes(notebook) + "\n")
-    still = tagged(notebook, "page").outputs[0]["data"]["image/png"]
-    (ROOT / "images" / "page.png").write_bytes(base64.b64decode(still))
-    parts = made_parts(notebook)
-    for path in DOCUMENTS:
-        export.write_if_new(path, refreshed_readme(path.read_text(encoding="utf-8"), parts))
-    print(f"{NOTEBOOK.name} and the READMEs repeat the measurements and the stored run as they stand.")
+    check, stale = "--check" in sys.argv[1:], []
+    for name, content in everything():
+        path = ROOT / name
+        before = path.read_bytes() if path.exists() else b""
+        if before.replace(b"\r\n", b"\n") != content.replace(b"\r\n", b"\n"):  # git may have changed line ends
+            stale.append(name)
+            if not check:
+                path.parent.mkdir(exist_ok=True)
+                path.write_bytes(content)
+    if "docs/index.html" in stale and not check:
+        photograph_page()
+    print("\n".join(stale) or "everything is as it should be")
+    sys.exit(1 if check and stale else 0)
 
 
 if __name__ == "__main__":

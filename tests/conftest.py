@@ -10,7 +10,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
 
 
-LONGEST = ["S6_Part2.ipynb", "test_page.py", "test_alone.py"]
+LONGEST = ["S6_Part2.ipynb", "test_page.py", "test_notebook.py"]
 
 
 def pytest_collection_modifyitems(items):

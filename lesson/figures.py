@@ -1,0 +1,220 @@
+"""The lesson's own drawings: each function returns a figure, and expects helpers.STYLE in plt.rcParams."""
+
+import copy
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.colors import LinearSegmentedColormap
+
+from lesson.fields import trace
+
+SIGNS = LinearSegmentedColormap.from_list("signs", ["#e69f00", "white", "#003a66"])  # below zero, zero, above
+EMPTY = {"xticks": [], "yticks": [], "frame_on": False}
+CURVE = {"arrowstyle": "->", "connectionstyle": "arc3,rad=0.5", "color": "C3"}
+
+
+def show(axes: plt.Axes, values, title="", most=None, texts=()) -> None:
+    """Draw values (rows, columns) in a frame: as ink, or as signs from -most to most, each with its text."""
+    signs = {"cmap": SIGNS, "vmin": -(most or 1), "vmax": most or 1}
+    axes.imshow(values, **({"cmap": "gray_r"} if most is None else signs))
+    axes.set(xticks=[], yticks=[], title=title, frame_on=True)
+    axes.spines[:].set(visible=True, color="#aaaaaa")
+    for (row, column), text in np.ndenumerate(texts):
+        colour = "white" if values[row, column] > 0.7 * most else "black"
+        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=9)
+
+
+def plot_convolution(digit, kernel, result, row: int, column: int) -> plt.Figure:
+    """A kernel (3, 3) at one place of a digit (28, 28), the nine products there, and the whole map (26, 26)."""
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(5.4, 2.4))
+    patch = digit[row : row + 3, column : column + 3]
+    texts = np.vectorize("{:.1f}\n× {:.3g}\n= {:z.1f}".format)(patch, kernel, patch * kernel)
+    show(left, digit, "the image, 28×28")
+    show(middle, patch * kernel, "pixel × kernel", abs(kernel).max(), texts)
+    show(right, result, "the map, 26×26", abs(result).max())
+    middle.set_xlabel(f"their sum: {result[row, column]:z.1f}")
+    right.set_xlabel("blue: above zero\norange: below")
+    for axes, side in [(left, 3), (right, 1)]:
+        axes.add_patch(plt.Rectangle((column - 0.5, row - 0.5), side, side, fill=False, color="C3", linewidth=2))
+    return figure
+
+
+def plot_strides() -> plt.Figure:
+    """The first two places of a 3x3 kernel on a 7x7 image, and the middles of all, for three (stride, padding)."""
+    plain = {**EMPTY, "xlim": (-1.2, 8.2), "ylim": (8.2, -1.2), "aspect": "equal"}
+    figure, panels = plt.subplots(1, 3, figsize=(5.4, 2.4), subplot_kw=plain)
+    for axes, (stride, padding) in zip(panels, [(1, 0), (1, 1), (2, 0)]):
+        whole = 7 + 2 * padding
+        axes.add_patch(plt.Rectangle((-padding, -padding), whole, whole, fill=False, hatch="////", color="C4"))
+        axes.add_patch(plt.Rectangle((0, 0), 7, 7, facecolor="#dddddd"))
+        middles = np.arange(0, whole - 2, stride) - padding + 1.5
+        axes.plot(*np.meshgrid(middles, middles), "o", color="C4", markersize=4)
+        for x, colour in [(stride - padding, "C1"), (-padding, "C0")]:
+            axes.add_patch(plt.Rectangle((x, -padding), 3, 3, fill=False, color=colour, linewidth=2.5))
+        axes.set_title(f"stride {stride}, padding {padding}\n7×7 → {len(middles)}×{len(middles)}")
+    return figure
+
+
+def plot_receptive_field(table: pd.DataFrame, image: torch.Tensor, columns=4) -> plt.Figure:
+    """What each layer's central output sees of an image (28, 28), hatched in the padding; table: receptive_field's."""
+    named = ("start", "jump", "output_size", "receptive_field")
+    start, jump, size, fields = (np.array([np.broadcast_to(value, 2) for value in table[name]]) for name in named)
+    corners = start + size // 2 * jump
+    low, high = np.minimum(corners.min(0), 0) - 1, np.maximum((corners + fields).max(0), 28) + 1
+    rows = (len(table) + columns - 1) // columns
+    figure, grid = plt.subplots(rows, columns, figsize=(5.4, 6.4 / columns * rows), squeeze=False, subplot_kw=EMPTY)
+    for axes, layer, (y, x), (height, width) in zip(grid.flat, table["layer"], corners, fields):
+        axes.add_patch(plt.Rectangle((x, y), width, height, hatch="////", facecolor="white", edgecolor="#aaaaaa"))
+        axes.imshow(image.cpu().reshape(28, 28), cmap="gray_r", extent=(0, 28, 28, 0), zorder=2)
+        axes.add_patch(plt.Rectangle((0, 0), 28, 28, fill=False, edgecolor="C4", zorder=2))
+        axes.add_patch(plt.Rectangle((x, y), width, height, fill=False, edgecolor="C3", linewidth=2, zorder=3))
+        axes.set(xlim=(low[1], high[1]), ylim=(high[0], low[0]), title=f"{layer}: {height}×{width}")
+    return figure
+
+
+def blocks_of(model: torch.nn.Module) -> tuple[list[dict], list[tuple[int, int]]]:
+    """Convolutions, pools and linear layers (stem, not stem.0), with what follows each; which is added to which."""
+    modules, blocks, block_of, added = dict(model.named_modules()), [], [], []
+    for operation in trace(model):
+        if operation.kind in ("image", "convolution", "addmm", "mm", "linear") or "pool2d" in operation.kind:
+            blocks.append({"name": operation.name.partition(".")[0], "shape": operation.shape[1:], "parameters": 0})
+        blocks[-1]["field"] = operation.field  # after a sum, what the sum sees
+        layer = modules.pop(operation.name, torch.nn.Identity())  # popped: used again, it costs nothing more
+        blocks[-1]["parameters"] += sum(p.numel() for p in layer.parameters())
+        if operation.kind == "add" and len(operation.inputs) > 1:
+            added.append((min(block_of[place] for place in operation.inputs), len(blocks) - 1))
+        block_of.append(len(blocks) - 1)
+    return blocks, added
+
+
+def plot_network(networks: dict[str, torch.nn.Module], new=0) -> plt.Figure:
+    """Networks by name, side by side: maps, parameters, fields from top to bottom; the last new blocks in orange."""
+    drawn = {name: blocks_of(network) for name, network in networks.items()}
+    rows = max(len(blocks) for blocks, _ in drawn.values())
+    style = {"size": 10 if len(drawn) == 1 else 9, "in_layout": False}
+    figure, panels = plt.subplots(1, len(drawn), figsize=(5.4, 0.48 * rows + 0.25), squeeze=False, subplot_kw=EMPTY)
+    for axes, (name, (blocks, added)) in zip(panels[0], drawn.items()):
+        axes.set(xlim=(-0.2, 10.9 / len(drawn)), ylim=(rows - 0.4, -0.7), title=name)
+        for y, block in enumerate(blocks):
+            channels, height = (*block["shape"], 1)[:2]
+            side, colour = 0.8 * height / 28, "C0" if y < len(blocks) - new else "C1"
+            for sheet in reversed(range(min(channels, 6))):
+                corner = (0.4 - side / 2 + 0.055 * sheet, y - side / 2 - 0.03 * sheet)
+                axes.add_patch(plt.Rectangle(corner, side, side, facecolor="white", edgecolor=colour))
+            shape, seen = ("×".join(map(str, numbers)) for numbers in (block["shape"], block["field"]))
+            cost = f"{block['parameters']:,} parameters, " if block["parameters"] else ""
+            axes.text(1.16, y - 0.03, f"{block['name']}: {shape}", **style, va="bottom", weight="bold")
+            axes.text(1.16, y + 0.03, f"{cost}sees {seen}", **style, va="top")
+        for first, last in added:
+            axes.annotate("", (0.15, last), (0.15, first), arrowprops=CURVE)
+    return figure
+
+
+def plot_seeds(results: dict, names: list, yours: dict | None = None) -> plt.Figure:
+    """results.json's seeds, a row for each recipe or (recipe, "five looks"); yours: accuracy (%) of a run, by name."""
+    figure, axes = plt.subplots(figsize=(5.4, 1 + 0.44 * len(names)))
+    for row, name in enumerate(names):
+        recipe, column = (name, "last") if isinstance(name, str) else (name[0], "five_looks")
+        runs = np.array(results["recipes"][recipe][column])  # at different heights, so that equal ones show
+        axes.plot(runs, row - 0.3 + 0.25 * (0.618 * np.arange(len(runs)) % 1), "o", color="C0", alpha=0.5, markersize=5)
+        axes.errorbar(runs.mean(), row + 0.15, xerr=runs.std(ddof=1), fmt="D", color="C3", capsize=3, markersize=5)
+        axes.text(1.02, row, f"{runs.mean():.2f}%", transform=axes.get_yaxis_transform(), va="center")
+        if name in (yours or {}):
+            axes.plot(yours[name], row - 0.18, "*", color="C1", markeredgecolor="black", markersize=13)
+            axes.annotate("your run", (yours[name], row - 0.18), (0, 8), textcoords="offset points", ha="center")
+    axes.axvline(results["brief"], color="C4", linewidth=1, linestyle="--", zorder=0)
+    axes.locator_params(axis="x", steps=[1, 2, 5, 10], nbins=7)
+    axes.text(results["brief"], -0.95, f" the brief, {results['brief']}%", color="C4", va="center")
+    axes.set_yticks(range(len(names)), [name if isinstance(name, str) else ", ".join(name) for name in names])
+    axes.set(ylim=(len(names) - 0.5, -1.2), xmargin=0.15, xlabel="last test accuracy (%): seeds, mean ± std")
+    return figure
+
+
+def plot_kernels(weights: torch.Tensor) -> plt.Figure:
+    """The kernels (N, 1, k, k) of a first layer with their numbers: blue above zero, orange below."""
+    kernels, columns = weights[:, 0].detach().cpu(), 4 if weights.shape[-1] < 4 else 3  # numbers need room
+    rows = (len(kernels) + columns - 1) // columns
+    figure, grid = plt.subplots(rows, columns, figsize=(5.4, 5.4 / columns * rows), squeeze=False, subplot_kw=EMPTY)
+    for axes, kernel in zip(grid.flat, kernels):
+        show(axes, kernel, most=kernels.abs().max(), texts=np.vectorize("{:z.1f}".format)(kernel))
+    return figure
+
+
+def plot_maps(model: torch.nn.Module, image: torch.Tensor, layers: list[str]) -> plt.Figure:
+    """What layers put out for one image (1, 1, 28, 28): a row each, up to 8 maps, signs on the row's own scale."""
+    model, outputs = copy.deepcopy(model).eval(), {}
+    for name in layers:  # a hook is called with what its layer puts out; cloned, since the next may work in place
+        hook = lambda module, inputs, output, name=name: outputs.update({name: output[0].clone().cpu()})  # noqa: E731
+        model.get_submodule(name).register_forward_hook(hook)
+    with torch.no_grad():
+        model(image)
+    figure, grid = plt.subplots(len(layers), 8, figsize=(5.4, 0.66 * len(layers)), squeeze=False, subplot_kw=EMPTY)
+    for row, (name, maps) in zip(grid, outputs.items()):
+        for axes, values in zip(row, maps):
+            show(axes, values, most=maps.abs().max())
+        row[0].set_ylabel(f"{name}\n{'×'.join(map(str, maps.shape))}", rotation=0, ha="right", va="center", fontsize=9)
+    return figure
+
+
+def plot_looks(image: torch.Tensor, looks: torch.Tensor, mean: torch.Tensor, label: int) -> plt.Figure:
+    """An image (1, 28, 28) moved by a pixel, its outline; answers of looks (5, 10), mean (10,): log-probabilities."""
+    shifts = {"as it is": (0, 0), "up ↑": (-1, 0), "down ↓": (1, 0), "← left": (0, -1), "right →": (0, 1)}
+    figure, panels = plt.subplots(1, 6, figsize=(5.4, 1.7), subplot_kw=EMPTY)
+    for axes, (title, shift) in zip(panels, shifts.items()):
+        show(axes, image[0].roll(shift, dims=(0, 1)).cpu(), title)
+        axes.contour(image[0].cpu(), levels=[1.2], colors="C3", linewidths=1)  # halfway from black to white
+    panels[5].set(aspect="equal", title="their mean")
+    for axes, scores in zip(panels, [*looks, mean]):
+        probability, answer = scores.softmax(0).max(0)
+        mark, colour = ("✓", "C2") if answer == label else ("✗", "C3")
+        axes.set_xlabel(f"{answer} {mark}\n{100 * probability:.0f}%", color=colour, fontsize=11)
+    return figure
+
+
+def plot_distortions(images: torch.Tensor, distorted_by: dict[str, torch.Tensor]) -> plt.Figure:
+    """Digits (N, 1, 28, 28), distorted in several named ways, a row each, with the outline of what they were."""
+    figure, grid = plt.subplots(len(distorted_by), len(images), figsize=(5.4, 0.8 * len(distorted_by)), squeeze=False)
+    for row, (name, distorted) in zip(grid, distorted_by.items()):
+        for axes, after, before in zip(row, distorted.cpu(), images.cpu()):
+            show(axes, after[0])
+            axes.contour(before[0], levels=[1.2], colors="C3", linewidths=1)  # halfway from black to white
+        row[0].set_ylabel(name, rotation=0, ha="right", va="center")
+    return figure
+
+
+def draw_lines(lines: dict, target: float, ylim: tuple, xlabel: str) -> plt.Figure:
+    """Test accuracy (%): lines (x, y) by name, each named at its end, and the target."""
+    figure, axes = plt.subplots(figsize=(5.4, 3.4))
+    axes.axhline(target, color="C4", linewidth=1, linestyle="--")
+    axes.text(0.3, target, f"the brief, {target}%", color="C4", va="bottom", transform=axes.get_yaxis_transform())
+    height = ylim[0]
+    for name, (x, y) in sorted(lines.items(), key=lambda line: line[1][1][-1]):
+        (line,) = axes.plot(x, y, "o-", markersize=3)
+        height = max(y[-1], height + 0.055 * (ylim[1] - ylim[0]))  # so that no two names overlap
+        axes.annotate(name, (x[-1], height), (3, 3), textcoords="offset points", color=line.get_color())
+    axes.set(xlabel=xlabel, ylabel="test accuracy (%)", ylim=ylim, xlim=(0, None))
+    axes.xaxis.set_major_locator(plt.MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    return figure
+
+
+def plot_epochs(results: dict, names: list[str], ylim=(99.0, 99.7)) -> plt.Figure:
+    """The seeds' mean test accuracy (%) after each epoch, a line for each recipe of results.json."""
+    means = {name: results["recipes"][name]["by_epoch"] for name in names}
+    return draw_lines({name: (range(1, len(y) + 1), y) for name, y in means.items()}, results["brief"], ylim, "epoch")
+
+
+def plot_seconds(histories: dict[str, pd.DataFrame], target=99.28) -> plt.Figure:
+    """Test accuracy (%) against seconds of training, summed up, for fit's histories."""
+    lines = {name: (run["seconds"].cumsum().values, run["test_accuracy"].values) for name, run in histories.items()}
+    return draw_lines(lines, target, (98, 99.8), "seconds of training")
+
+
+def plot_schedule(rates, momenta, brief_rate=0.01) -> plt.Figure:
+    """Learning rate and momentum, one number for each batch, over the run in %."""
+    table = pd.DataFrame({"learning rate": rates, "momentum": momenta}, index=np.linspace(0, 100, len(rates)))
+    panels = table.plot(subplots=True, title=[*table], legend=False, figsize=(5.4, 3.4), xlabel="part of the run (%)")
+    panels[0].axhline(brief_rate, color="C4", linewidth=1, linestyle="--")
+    panels[0].text(50, brief_rate, f"the brief, {brief_rate}", color="C4", ha="center", va="bottom")
+    return panels[0].figure

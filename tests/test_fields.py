@@ -1,0 +1,333 @@
+"""Receptive fields against their definition (what a gradient reaches), and against known networks."""
+
+import random
+from collections import OrderedDict
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torchvision import models
+from torchvision.ops import FrozenBatchNorm2d
+
+from benchmarks.recipes import FastNet, FinalNet, Net, SmallNet
+from lesson.fields import count_multiplications, measured_receptive_field, receptive_field, trace
+
+
+class Calls(nn.Module):
+    """A 3x3 convolution of one channel to four, then whatever is given; modules in it become layers."""
+
+    def __init__(self, call, *layers):
+        super().__init__()
+        self.conv, self.call, self.layers = nn.Conv2d(1, 4, 3, padding=1), call, nn.ModuleList(layers)
+
+    def forward(self, x):
+        return self.call(self.conv(x), *self.layers)
+
+
+def last(model, input_size=(1, 28, 28)):
+    return receptive_field(model, input_size)["receptive_field"].iloc[-1]
+
+
+def pair(value):
+    return value if isinstance(value, tuple) else (value, value)
+
+
+def test_the_brief():
+    table = receptive_field(Net())
+    assert table["layer"].tolist() == ["conv1", "conv2", "conv3", "pool2", "conv5", "conv6", "conv7"]
+    assert table["receptive_field"].tolist() == [3, 5, 9, 11, 19, 27, 43]
+    assert table["start"].tolist() == [-1, -1, -3, -3, -7, -11, -11]
+    assert table["jump"].tolist() == [1, 2, 2, 4, 4, 8, 8]
+    assert table["output_size"].tolist() == [28, 13, 13, 6, 6, 3, 1]
+    assert receptive_field(Net(), (1, 96, 96))["receptive_field"].tolist() == [3, 5, 9, 11, 19, 27, 43]
+
+
+@pytest.mark.parametrize("network", [Net, FinalNet, SmallNet, FastNet])
+def test_every_row_is_what_is_measured(network):
+    model, state = network(), torch.get_rng_state()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    table = receptive_field(model).drop_duplicates("layer", keep="last")  # the last call is measured
+    for layer, field in zip(table["layer"], table["receptive_field"]):
+        assert measured_receptive_field(model, (1, 96, 96), layer) == pair(field), layer
+    assert model.training and torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_names_are_those_of_the_text():
+    names = ["stem", "down1", "residual1", "residual2", "pool", "widen", "down2", "head"]
+    assert receptive_field(FinalNet())["layer"].tolist() == names
+    names = ["stem", "down1.0", "down1.1", "residual1", "down2.0", "down2.1", "residual2", "head"]
+    assert receptive_field(FastNet())["layer"].tolist() == names
+
+
+def test_known_networks():
+    vgg, alexnet = models.vgg16(weights=None, init_weights=False).features, models.alexnet(weights=None).features
+    assert last(vgg, (3, 64, 64)) == 212 and last(alexnet, (3, 64, 64)) == 195
+    resnet = receptive_field(models.resnet18(weights=None).to(memory_format=torch.channels_last), (3, 64, 64))
+    assert resnet["receptive_field"].iloc[-2] == 435  # the last convolution; the row after it pools all of the map
+
+
+def test_the_operations_hold_what_was_given():
+    model = nn.Sequential(nn.Conv2d(1, 6, 3, stride=2), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(6 * 13 * 13, 10))
+    image, convolution, relu, view, linear = trace(model)
+    assert (image.name, image.kind, image.shape) == ("image", "image", (1, 1, 28, 28))
+    assert (convolution.name, convolution.kind, convolution.inputs) == ("0", "convolution", [0])
+    assert torch.equal(convolution.arguments["weight"], model[0].weight) and convolution.arguments["stride"] == [2, 2]
+    assert convolution.arguments["input"] is None and convolution.window[1] == (2, 2)
+    assert (relu.name, relu.kind, relu.inputs, relu.shape) == ("1", "relu", [1], (1, 6, 13, 13))
+    assert (view.inputs, linear.kind, linear.inputs, linear.shape) == ([2], "addmm", [3], (1, 10))
+
+
+class Stack(nn.Module):
+    """Layers drawn at random, rows and columns apart, with branches and functional calls."""
+
+    def __init__(self, draw: random.Random):
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Conv2d(1, 2, 1)])
+        self.kinds = ["conv", *draw.choices(["conv", "max", "avg", "residual", "cat", "split"], k=draw.randint(1, 4))]
+        for kind in self.kinds[1:]:
+            kernel, stride = ((draw.randint(1, 3), draw.randint(1, 3)) for _ in range(2))
+            padding, dilation = draw.randint(0, 1) * (min(kernel) > 1), draw.randint(1, 2)
+            if kind == "max":
+                layer = nn.MaxPool2d(kernel, stride, padding, dilation, ceil_mode=draw.random() < 0.5)
+            elif kind == "avg":
+                layer = nn.AvgPool2d(kernel, stride, padding)
+            elif kind == "conv":
+                layer = nn.Sequential(nn.Conv2d(2, 2, kernel, stride, padding, dilation), nn.BatchNorm2d(2), nn.ReLU())
+            else:
+                channels = 1 if kind == "split" else 2
+                layer = nn.Conv2d(channels, channels, kernel, padding="same", dilation=dilation)
+            self.layers.append(layer)
+
+    def forward(self, x):
+        for kind, layer in zip(self.kinds, self.layers):
+            if kind == "residual":
+                x = x + F.relu(layer(x))
+            elif kind == "cat":
+                x = torch.cat([layer(x)[:, 1:], x[:, :1]], 1)
+            elif kind == "split":
+                x = torch.cat([layer(part) for part in x.chunk(2, 1)], 1)
+            else:
+                x = layer(x)
+        return x
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+def test_computed_equals_measured_on_random_stacks():
+    draw, size, compared = random.Random(0), 96, 0
+    while compared < 30:
+        model = Stack(draw)
+        try:
+            table = receptive_field(model, (1, size, size))
+        except RuntimeError:  # a map smaller than the next kernel: no network
+            continue
+        field, jump = (pair(table[column].iloc[-1]) for column in ("receptive_field", "jump"))
+        if max(field) + max(jump) < size // 2:  # the image holds the central output's field
+            assert measured_receptive_field(model, (1, size, size)) == field, model
+            compared += 1
+
+
+def test_rows_and_columns_apart():
+    model = nn.Sequential(nn.ZeroPad2d((2, 1, 3, 0)), nn.Conv2d(1, 1, (3, 5), stride=(1, 2)), nn.MaxPool2d((1, 2)))
+    table = receptive_field(model, (1, 20, 40))
+    assert table["start"].tolist() == [(-3, -2)] * 3
+    assert table["receptive_field"].tolist() == [1, (3, 5), (3, 7)] and table["jump"].tolist() == [1, (1, 2), (1, 4)]
+    assert table["output_size"].tolist() == [(23, 43), (21, 20), (21, 10)]
+
+
+BRANCHES = {  # joined over channels: the field after the first convolution's 3x3
+    "the widest first": ([nn.Conv2d(4, 2, 5, padding=2), nn.Conv2d(4, 2, 3, padding=1)], 3 + 4),
+    "the widest last": ([nn.Conv2d(4, 2, 3, padding=1), nn.Conv2d(4, 2, 5, padding=2)], 3 + 4),
+    "apart: pixels -1 to 1 and 0 to 2": ([nn.Conv2d(4, 4, 3, 2, 1), nn.MaxPool2d(3, 2, ceil_mode=True)], 3 + 3),
+}
+
+
+@pytest.mark.parametrize("case", BRANCHES)
+def test_branches_are_seen_from_the_first_start_to_the_last_end(case):
+    branches, field = BRANCHES[case]
+    model = Calls(lambda x, *branches: torch.cat([branch(x) for branch in branches], 1), *branches)
+    assert last(model) == field and measured_receptive_field(model) == (field, field)
+
+
+def test_the_overhang_of_a_pool_counts_as_seen_like_padding():
+    model = nn.Sequential(nn.MaxPool2d(3, 3, ceil_mode=True), nn.Conv2d(1, 1, 10))
+    assert last(model) == 30 and measured_receptive_field(model) == (28, 28)
+
+
+WHOLE_MAP = {  # the field after it, of the convolution's 3: 27 more
+    "adaptive average pool": nn.AdaptiveAvgPool2d(1),
+    "adaptive maximum pool": nn.AdaptiveMaxPool2d(1),
+    "mean": lambda x: x.mean((2, 3)),
+    "maximum": lambda x: x.amax((2, 3), keepdim=True),
+    "sum of all": lambda x: x.sum((1, 2, 3)).view(-1, 1),
+    "one axis, then the other": lambda x: x.mean(3, keepdim=True).mean(2, keepdim=True),
+    "flatten": lambda x: x.flatten(1),
+    "view, then relu in place": lambda x: F.relu(x.view(x.size(0), -1), inplace=True),
+    "pool of the map's own size": lambda x: F.avg_pool2d(x, x.shape[2:]),
+    "squeeze and excitation": lambda x: x * x.mean((2, 3), keepdim=True),
+    "the same, by a pool, and a convolution": lambda x: F.max_pool2d(x * F.avg_pool2d(x, x.shape[2:]).sigmoid(), 3),
+    "a number made of the map": lambda x: x - x.mean(),
+    "a mean spread over the map": lambda x: F.interpolate(x.mean((2, 3), keepdim=True), (28, 28)),
+}
+
+
+@pytest.mark.parametrize("case", WHOLE_MAP)
+def test_what_sees_the_whole_map(case):
+    assert last(Calls(WHOLE_MAP[case])) == 3 + 27
+    assert measured_receptive_field(Calls(WHOLE_MAP[case])) == (28, 28)
+
+
+def test_from_a_mean_on_all_see_the_whole_image():
+    table = receptive_field(models.mobilenet_v3_small(weights=None), (3, 64, 64))
+    later = table[2:]
+    assert (later["start"] <= 0).all() and (later["start"] + later["receptive_field"] >= 64).all()
+    assert later["jump"].iloc[1:].eq(0).all()  # from one output to the next, nothing moves
+
+
+@pytest.mark.parametrize("pool", [lambda x: x.mean((2, 3)), nn.AdaptiveAvgPool2d(1)])
+def test_heads_of_different_strides_join_as_features(pool):
+    heads = [nn.Conv2d(4, 2, 3, stride=2), nn.Conv2d(4, 2, 5, stride=3)]
+    model = Calls(lambda x, *heads: torch.cat([pool(head(x)) for head in heads], 1), *heads)
+    assert last(model) >= 28 and measured_receptive_field(model) == (28, 28)
+
+
+HARMLESS = {
+    "channels sliced": lambda x: x[:, :2],
+    "channels in chunks": lambda x: torch.cat(x.chunk(2, 1)[::-1], 1),
+    "channels split": lambda x: torch.cat(x.split([1, 3], 1), 1),
+    "channels shuffled": nn.ChannelShuffle(2),
+    "channels shuffled by views": lambda x: x.view(1, 2, 2, 28, 28).transpose(1, 2).reshape(1, 4, 28, 28),
+    "a power": lambda x: x.pow(2) + x**3,
+    "in place": lambda x: F.relu_(x).add_(1).mul_(x),
+    "softmax over channels, counted from the end": lambda x: x.softmax(-3),
+    "log-softmax over channels": nn.LogSoftmax(1),
+    "mean over channels": lambda x: x * x.mean(1, keepdim=True),
+    "untagged": nn.Sequential(nn.Hardswish(), nn.PReLU(), nn.LogSigmoid(), nn.RReLU(), nn.GELU(), nn.Hardsigmoid()),
+    "another type": lambda x: x.double().float().contiguous(memory_format=torch.channels_last),
+    "channels added": lambda x: torch.cat([x, torch.zeros_like(x)], 1) + x.new_zeros(1),
+    "frozen statistics": FrozenBatchNorm2d(4),
+}
+
+
+@pytest.mark.parametrize("case", HARMLESS)
+def test_what_moves_no_place_changes_no_field(case):
+    assert receptive_field(Calls(HARMLESS[case]))["receptive_field"].tolist() == [3]
+
+
+REFUSED = {
+    "interpolate": lambda x: F.interpolate(x, scale_factor=2),
+    "transposed convolution": nn.ConvTranspose2d(4, 4, 2, stride=2),
+    "softmax over places": lambda x: x.softmax(-1),
+    "linear over columns": nn.Linear(28, 28),
+    "linear over columns, to fewer": nn.Linear(28, 10),
+    "cut-out": lambda x: x[:, :, :14],
+    "transpose": lambda x: x.transpose(2, 3),
+    "side by side": lambda x: torch.cat([x, x], 3),
+    "images side by side": lambda x: torch.cat([x, x], 0),
+    "features of images side by side": lambda x: torch.cat([x.mean((2, 3)), x.mean((2, 3))], 0),
+    "maps that become images": lambda x: x.view(-1, 1, 28, 28),
+    "wrapped around": lambda x: F.pad(x, (1, 1, 1, 1), mode="circular"),
+    "pixel shuffle": nn.PixelShuffle(2),
+    "written into another": lambda x: torch.zeros(1, 4, 28, 28).copy_(x.flip(1)) + 0,
+    "rows as channels of Conv1d": lambda x: nn.Conv1d(28, 3, 3)(x[:, 0]),
+    "one mean for every column": lambda x: x.mean((1, 2)),
+    "a number of Python's": lambda x: x / x.max().item(),
+    "statistics of the batch": nn.BatchNorm2d(4, track_running_stats=False),
+    "group norm": nn.GroupNorm(2, 4),
+    "layer norm": nn.LayerNorm([4, 28, 28]),
+    "instance norm": nn.InstanceNorm2d(4),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_has_no_formula_is_refused_by_name(case):
+    call = REFUSED[case]
+    model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), call) if isinstance(call, nn.Module) else Calls(call)
+    name = "'1" if isinstance(call, nn.Module) else "'"
+    with pytest.raises(ValueError, match=f"layer {name}.*measured_receptive_field"):
+        receptive_field(model)
+
+
+def test_different_jumps_and_other_shapes_are_refused():
+    layers = nn.Conv2d(4, 1, 2, stride=2), nn.Conv2d(4, 1, 15)
+    with pytest.raises(ValueError, match="layer 'add'.*measured_receptive_field"):
+        receptive_field(Calls(lambda x, down, valid: down(x) + valid(x), *layers))
+    with pytest.raises(ValueError, match="input_size must be"):
+        receptive_field(nn.Conv1d(28, 3, 3), (28, 28))
+
+
+def test_a_network_without_geometry_has_one_row():
+    table = receptive_field(nn.Sequential(nn.Conv2d(1, 4, 1), nn.ReLU()))
+    assert table.values.tolist() == [["image", 1, 1, 0, 28, 1, 0, 1]]
+
+
+def test_sums_in_place():
+    def whole(x, one, seven):
+        out = one(x)
+        out += seven(x)
+        return out
+
+    def half(x, one, seven):
+        part = x[:, :2]
+        part += seven(x)  # and so x changes
+        return x + 0
+
+    layers = nn.Conv2d(4, 2, 1), nn.Conv2d(4, 2, 7, padding=3)
+    assert last(Calls(whole, *layers)) == last(Calls(half, *layers)) == 9
+    assert measured_receptive_field(Calls(whole, *layers)) == (9, 9)
+    assert measured_receptive_field(Calls(whole, *layers), layer="layers.0") == (3, 3)  # before it is changed
+
+
+class FourConvolutions(nn.Module):
+    def __init__(self, before, *norm):
+        super().__init__()
+        stack = [[nn.Conv2d(4 if i else 1, 4, 3, padding=1), *norm, nn.ReLU()] for i in range(4)]
+        self.before, self.stack = before, nn.Sequential(*sum(stack, []))
+
+    def forward(self, x):
+        return self.stack(self.before(x))
+
+
+@pytest.mark.parametrize("before", [lambda x: x - 1, lambda x: -x, lambda x: 1 - x, lambda x: x.sub_(3), F.relu6])
+def test_a_field_is_measured_after_what_would_make_a_relu_silent(before):
+    assert measured_receptive_field(FourConvolutions(before)) == (9, 9)
+
+
+@pytest.mark.parametrize("norm", [FrozenBatchNorm2d(4), nn.BatchNorm2d(4)])
+def test_a_field_is_measured_whatever_the_statistics(norm):
+    norm.running_mean.fill_(1e6)
+    assert measured_receptive_field(FourConvolutions(lambda x: x, norm)) == (9, 9)
+
+
+def test_what_can_t_be_measured_is_named():
+    with pytest.raises(ValueError, match="'bn6' is never called"):
+        measured_receptive_field(Net(), layer="bn6")
+    for call in (lambda x: x.detach(), lambda x: x * 0, lambda x: (x > 0).double()):
+        with pytest.raises(ValueError, match="no gradient .*'call'"):
+            measured_receptive_field(nn.Sequential(OrderedDict(call=Calls(call))), layer="call")
+    with pytest.raises(ValueError, match="one row"):
+        measured_receptive_field(Net(), (1, 96, 96))
+    with pytest.raises(AttributeError, match="conv9"):
+        measured_receptive_field(Net(), layer="conv9")
+
+
+def test_masks_are_left_alone():
+    class Masked(nn.Conv2d):  # sees only the rows up to its own
+        def __init__(self):
+            super().__init__(1, 1, 7, padding=3)
+            self.register_buffer("mask", (torch.arange(7) < 4).float()[:, None].expand(7, 7).clone())
+
+        def forward(self, x):
+            return F.conv2d(x, self.weight * self.mask, padding=3)
+
+    assert measured_receptive_field(nn.Sequential(Masked())) == (4, 7) and last(Masked()) == 7
+
+
+def test_multiplications_are_counted_as_by_hand():
+    brief = [784 * 4 * 9, 169 * 16 * 4 * 9, 169 * 16 * 16 * 9, 36 * 32 * 16 * 9, 9 * 32 * 32 * 9, 10 * 32 * 9]
+    assert count_multiplications(Net()) == sum(brief)
+    assert count_multiplications(nn.Linear(28, 16)) == 28 * 28 * 16 == 12_544
+    assert count_multiplications(nn.Conv2d(4, 4, 3, groups=4), (4, 5, 5)) == 9 * 4 * 9
+    assert count_multiplications(nn.ConvTranspose2d(4, 2, 2, stride=2), (4, 5, 5)) == 25 * 4 * 2 * 4
+    assert count_multiplications(nn.Sequential(nn.Flatten(1, 2), nn.Conv1d(28, 3, 3))) == 26 * 28 * 3 * 3

@@ -1,0 +1,60 @@
+"""Each drawing of the lesson shows the numbers that it was given."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from lesson import figures
+
+RECIPE = {"last": [99.2, 99.3, 99.31], "five_looks": [99.4, 99.5], "by_epoch": [99.1, 99.2, 99.25]}
+RESULTS = {"brief": 99.28, "recipes": {"final": RECIPE}}
+IMAGES = torch.full((3, 1, 28, 28), -0.42)
+IMAGES[:, :, 8:20, 12:16] = 2.8
+
+
+def texts_of(figure):
+    return "\n".join(text.get_text() for text in figure.findobj(plt.Text))
+
+
+def test_convolution_and_strides():
+    digit, kernel = torch.rand(28, 28), torch.tensor([[0, -2.5, 1 / 3], [0, 0, 0], [0, 0, 0]])
+    result = nn.functional.conv2d(digit[None, None], kernel[None, None])[0, 0]
+    figure = figures.plot_convolution(digit, kernel, result, 4, 7)
+    assert [patch.get_xy() for axes in figure.axes for patch in axes.patches] == [(6.5, 3.5)] * 2
+    assert f"{digit[4, 8]:.1f}\n× -2.5\n= {-2.5 * digit[4, 8]:z.1f}" in texts_of(figure)
+    assert [len(axes.lines[0].get_xdata()) for axes in figures.plot_strides().axes] == [5, 7, 3]
+
+
+def test_fields_and_network():
+    row = {"layer": "a", "start": (-1, 0), "jump": (2, 1), "output_size": 6, "receptive_field": (5, 3)}
+    axes = figures.plot_receptive_field(pd.DataFrame([row]), IMAGES[0]).axes
+    assert axes[0].patches[-1].get_bbox().bounds == (3, 5, 3, 5)  # x, y, width, height: start + 3 jumps
+    network = nn.Sequential(nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4)))  # named 0.0 and 0.1
+    texts = texts_of(figures.plot_network({"mine": network}, new=1))
+    assert "mine" in texts and "0: 4×26×26" in texts and "48 parameters, sees 3×3" in texts
+
+
+def test_seeds_and_lines():
+    axes = figures.plot_seeds(RESULTS, ["final", ("final", "five looks")], {"final": 99.24}).axes[0]
+    drawn = [list(line.get_xdata()) for line in axes.lines]
+    assert RECIPE["last"] in drawn and RECIPE["five_looks"] in drawn
+    assert [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "*"] == [99.24]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["final", "final, five looks"]
+    assert list(figures.plot_epochs(RESULTS, ["final"]).axes[0].lines[-1].get_ydata()) == RECIPE["by_epoch"]
+    history = pd.DataFrame({"seconds": [3.0, 2.0], "test_accuracy": [98.5, 99.3]})
+    assert list(figures.plot_seconds({"mine": history}).axes[0].lines[-1].get_xdata()) == [3, 5]
+    upper, lower = figures.plot_schedule([0.1, 0.2, 0.1], [0.95, 0.85, 0.95]).axes
+    assert list(upper.lines[0].get_xdata()) == [0, 50, 100] and list(lower.lines[0].get_ydata()) == [0.95, 0.85, 0.95]
+
+
+def test_kernels_maps_and_digits():
+    assert texts_of(figures.plot_kernels(torch.tensor([[[[-0.04, 1.26]]]]))).split() == ["0.0", "1.3"]
+    network = nn.Sequential(nn.Conv2d(1, 10, 3), nn.ReLU(inplace=True))
+    axes = figures.plot_maps(network, IMAGES[:1], ["0"]).axes[2]
+    assert np.allclose(axes.images[0].get_array(), network[0](IMAGES[:1])[0, 2].detach())  # before the ReLU
+    texts = texts_of(figures.plot_looks(IMAGES[0], 9 * torch.eye(10)[:5], 9 * torch.eye(10)[7], label=7))
+    assert all(f"{answer} ✗" in texts for answer in range(5)) and "7 ✓\n100%" in texts
+    axes = figures.plot_distortions(IMAGES, {"moved": IMAGES.roll(3, 3)}).axes[1]
+    assert np.array_equal(axes.images[0].get_array(), IMAGES[1, 0].roll(3, 1)) and len(axes.collections) > 0
