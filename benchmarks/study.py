@@ -95,7 +95,10 @@ def study(runs: list[tuple], jobs: int) -> None:
 
 def table(rows: pd.DataFrame) -> str:
     """The Markdown table of complete runs: mean ± standard deviation at the last epoch."""
-    lines = ["| recipe | looks | parameters | epochs | n | accuracy, last epoch | worst | best | loss |", "|---" * 9 + "|"]
+    lines = [
+        "| recipe | looks | parameters | epochs | n | accuracy, last epoch | worst | best | loss |",
+        "|---" * 9 + "|",
+    ]
     last = rows[rows["epoch"] == rows["epochs"]]
     for (name, epochs, looks), runs in last.groupby(["recipe", "epochs", "looks"], sort=False):
         found = runs["test_accuracy"]
