@@ -107,71 +107,6 @@ class TensorLoader:
             yield picked, labels[batch]
 
 
-def digit_from_picture(path) -> torch.Tensor:
-    """The digit on a photo, scan or drawing, as MNIST stores digits: uint8 (1, 28, 28), bright ink on black.
-
-    Dark on light or light on dark, any size. Like MNIST's makers (LeCun et al. 1998, section III.A) it scales the
-    digit's longer side to 20 pixels, and puts the centre of mass at pixel (14, 14), where it is in their files.
-    Of pictures larger than 28x28 it keeps the strokes that stand out from the paper around them: no shadow, speck,
-    faint line, or what touches the edge. A digit of MNIST, saved at 28x28, comes back unchanged.
-    Raises ValueError where nothing stands out, where ink fills its box, and for several digits side by side.
-    """
-    from PIL import Image, ImageOps
-    from scipy import ndimage
-    from skimage import filters, measure, segmentation
-
-    picture = Image.open(path)
-    picture.draft(None, (800, 800))  # a large JPEG is read at a fraction of its size
-    picture = ImageOps.exif_transpose(picture)  # upright, as phones store it
-    if picture.mode[0] in "IF":  # 16 bits and more: the brightest pixel is white
-        values = np.asarray(picture, dtype=float)
-        picture = Image.fromarray((values * 255 / max(values.max(), 1)).clip(0).round().astype(np.uint8))
-    picture = picture.convert("RGBA")
-    picture.thumbnail((400, 400))
-    grey = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("L")
-    grey = np.asarray(grey, dtype=float)
-    ink, size, found = abs(grey - np.median(grey)), max(grey.shape), []
-    if size > 28:  # smaller pictures have nothing to clean
-        light = ndimage.gaussian_filter(np.log(grey + 20), size / 400)  # a shadow subtracts
-        for sign in (1, -1):  # dark ink, light ink
-            wide = size // 3  # no stroke is as wide: filling what is narrower leaves the paper
-            contrast = ndimage.black_tophat(np.pad(sign * light, wide, mode="edge"), wide)[wide:-wide, wide:-wide]
-            level = np.percentile(contrast[contrast >= filters.threshold_otsu(contrast)], 90)
-            strokes = contrast > level / 2
-            parts = measure.label(ndimage.binary_dilation(strokes, iterations=1 + size // 200))  # closes small gaps
-            for part in measure.regionprops(segmentation.clear_border(parts, size // 100) * strokes):
-                (top, left, bottom, right), length = part.bbox, max(part.image.shape)
-                near = length // 10 + 1
-                around = np.median(light[max(top - near, 0) : bottom + near, max(left - near, 0) : right + near])
-                stands_out = sign * (around - np.median(light[part.slice][part.image])) > max(level / 2, 0.05)
-                if length > size / 20 and stands_out:  # what is between the strokes is as bright as its surroundings
-                    solid = part.solidity > 0.85 and min(part.image.shape) > 0.4 * length  # a sheet, a blot
-                    found.append((not solid, length * level, sign, part))
-    if not ink.any() or size > 28 and not found:
-        raise ValueError(f"{path}: no strokes stand out from the paper; write with a thicker pen, away from the edge")
-    if found:
-        _, _, kind, main = max(found, key=lambda one: one[:2])
-        digit = [part for *_, sign, part in found if sign == kind and part.area > 0.1 * main.area]
-        beside = [part for part in digit if part.bbox[1] >= main.bbox[3] or part.bbox[3] <= main.bbox[1]]
-        if any(part.image.shape[0] > main.image.shape[0] / 2 for part in beside):
-            raise ValueError(f"{path}: several digits side by side; cut out one")
-        ink = np.zeros(ink.shape)
-        for part in digit:
-            ink[part.slice][part.image] = 255
-    rows, columns = ink.any(1).nonzero()[0], ink.any(0).nonzero()[0]
-    ink = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    if ink.mean() > 0.8 * ink.max() and min(ink.shape) > 0.4 * max(ink.shape):
-        raise ValueError(f"{path}: ink fills its box, which no digit does; leave paper around the strokes")
-    if max(ink.shape) > 20:
-        height, width = (max(1, round(20 * length / max(ink.shape))) for length in ink.shape)
-        ink = np.asarray(Image.fromarray(ink.astype(np.float32)).resize((width, height), Image.Resampling.HAMMING))
-        ink = ink * 255 / ink.max()
-    top, left = (min(max(round(14 - c), 0), 28 - n) for c, n in zip(ndimage.center_of_mass(ink), ink.shape))
-    digit = torch.zeros(1, 28, 28, dtype=torch.uint8)
-    digit[0, top : top + ink.shape[0], left : left + ink.shape[1]] = torch.from_numpy(ink.round().astype(np.uint8))
-    return digit
-
-
 # ---- Training and testing
 
 
@@ -278,7 +213,7 @@ def fit(
 
     Columns: epoch, lr (at the epoch's start), train_loss, train_accuracy, test_loss, test_accuracy,
     seconds (of training only). scheduler steps after every "batch" or "epoch"; ReduceLROnPlateau is
-    given the test loss. With average, an AveragedModel, the test columns are the average's.
+    given the test loss, or with mode "max" the test accuracy. With average, an AveragedModel, the test columns are the average's.
     after_epoch(history) is called with the list of all rows so far.
 
     Every epoch is written to the file checkpoint, if one is named. With resume=True the run goes on
@@ -287,29 +222,31 @@ def fit(
     to the bit, as a run that was never cut off. Not restored: random states other than torch's own
     and train_loader.generator's, such as those of numpy, persistent workers, or a sampler's generator.
     """
-    parts = [part for part in (model, optimizer, scheduler, average) if part is not None]
+    parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler, "average": average}
+    parts = {name: part for name, part in parts.items() if part is not None}
     history = load_checkpoint(checkpoint, resume, parts, train_loader)
     if history:
         after_epoch(history)  # a complete run is shown, too
     for epoch in range(len(history) + 1, epochs + 1):
-        train_loader.epoch = epoch - 1  # where augment_epochs counts from
+        if isinstance(train_loader, TensorLoader):
+            train_loader.epoch = epoch - 1  # where augment_epochs counts from
         lr, start = float(optimizer.param_groups[0]["lr"]), time.perf_counter()
         by_batch = scheduler if step_every == "batch" else None
         train_loss, train_accuracy = train(model, device, train_loader, optimizer, by_batch, average)
         seconds = time.perf_counter() - start
-        test_loss, test_accuracy = test(average or model, device, test_loader)
+        test_loss, test_accuracy = test(model if average is None else average, device, test_loader)
         if isinstance(scheduler, ReduceLROnPlateau):
             scheduler.step(test_loss if scheduler.mode == "min" else test_accuracy)
         elif scheduler is not None and by_batch is None:
             scheduler.step()
-        row = {"epoch": epoch, "lr": lr, "train_loss": train_loss, "train_accuracy": train_accuracy}
-        history.append(row | {"test_loss": test_loss, "test_accuracy": test_accuracy, "seconds": seconds})
+        history.append({"epoch": epoch, "lr": lr, "train_loss": train_loss, "train_accuracy": train_accuracy,
+                        "test_loss": test_loss, "test_accuracy": test_accuracy, "seconds": seconds})  # fmt: skip
         save_checkpoint(checkpoint, history, parts, train_loader)
         after_epoch(history)
     return pd.DataFrame(history)
 
 
-def load_checkpoint(path, resume: bool, parts: list, loader) -> list[dict]:
+def load_checkpoint(path, resume: bool, parts: dict, loader) -> list[dict]:
     """Bring all parts to where the file left them, if resume says so; return the history up to there.
 
     Says what it found: a file that is not resumed is replaced as soon as a new epoch is complete.
@@ -320,8 +257,8 @@ def load_checkpoint(path, resume: bool, parts: list, loader) -> list[dict]:
     if not resume:
         print(f"{path} holds {len(saved['history'])} epochs of an earlier run. This run starts anew, and replaces it.")
         return []
-    for part, state in zip(parts, saved["parts"], strict=True):
-        part.load_state_dict(state)
+    for name, part in parts.items():
+        part.load_state_dict(saved["parts"][name])
     torch.set_rng_state(saved["random"])
     torch.cuda.set_rng_state_all(saved["random_cuda"])
     if getattr(loader, "generator", None) is not None:
@@ -330,11 +267,11 @@ def load_checkpoint(path, resume: bool, parts: list, loader) -> list[dict]:
     return saved["history"]
 
 
-def save_checkpoint(path, history: list[dict], parts: list, loader) -> None:
+def save_checkpoint(path, history: list[dict], parts: dict, loader) -> None:
     """Write all that a run needs to go on, in such a way that the file is whole at any moment."""
     if path is None:
         return
-    saved = {"history": history, "parts": [part.state_dict() for part in parts]}
+    saved = {"history": history, "parts": {name: part.state_dict() for name, part in parts.items()}}
     saved |= {"random": torch.get_rng_state(), "random_cuda": torch.cuda.get_rng_state_all()}  # [] without a GPU
     if getattr(loader, "generator", None) is not None:
         saved["random_order"] = loader.generator.get_state()
@@ -356,6 +293,7 @@ class LiveCurves:
     def __call__(self, history: list[dict]) -> None:
         figure = plot_curves(pd.DataFrame(history), self.title, self.target, self.epochs)
         plt.close(figure)  # or the notebook would show it a second time
+        # Text goes with the picture: it is what a terminal shows of the run.
         content = {"image/png": print_figure(figure, bbox_inches=None, base64=True), "text/plain": epoch_line(history)}
         if self.shown is None:
             self.shown = display(content, raw=True, display_id=True)
@@ -374,7 +312,7 @@ def plot_curves(history: pd.DataFrame, title="", target: float | None = 99.28, e
     low = min(99, target or 99, history["test_accuracy"].iloc[-1]) - 1  # the first epochs are out of sight
     panels[1].set(ylabel="accuracy (%)", ylim=(low, 100.1))
     panels[2].set(ylabel="learning rate", yscale="log", xlabel="epoch", xlim=(0.5, (epochs or len(history)) + 0.5))
-    panels[2].xaxis.set(major_locator=plt.MaxNLocator(integer=True), minor_locator=plt.NullLocator())
+    panels[2].xaxis.set(major_locator=plt.MaxNLocator(integer=True))
     for axes in panels[[0, 2]]:
         axes.yaxis.set(major_locator=plt.LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}", minor_formatter="")
     if target is not None:
@@ -387,7 +325,8 @@ def plot_curves(history: pd.DataFrame, title="", target: float | None = 99.28, e
 def plot_digits(images: torch.Tensor, titles=None, columns=10) -> plt.Figure:
     """A grid of digits, images (N, 1, 28, 28) or (N, 28, 28), each under its title."""
     titles = [""] * len(images) if titles is None else [f"{title}" for title in titles]
-    rows, lines = math.ceil(len(images) / columns), max(title.count("\n") + 1 if title else 0 for title in titles)
+    rows = math.ceil(len(images) / columns)
+    lines = max(title.count("\n") + 1 if title else 0 for title in titles)
     figure, grid = plt.subplots(
         rows, columns, figsize=(5.4, rows * (5.4 / columns + 0.2 * lines)), squeeze=False, layout="constrained"
     )
@@ -399,17 +338,18 @@ def plot_digits(images: torch.Tensor, titles=None, columns=10) -> plt.Figure:
     return figure
 
 
-def plot_mistakes(images, labels, log_probabilities, count=20) -> plt.Figure:
+def plot_mistakes(images, labels, answers, count=20) -> plt.Figure:
     """The wrong answers given with most confidence: label → answer, and the answer's probability in %.
 
-    images (N, 1, 28, 28), labels (N,), log_probabilities (N, classes). Raises ValueError if none is wrong.
+    images (N, 1, 28, 28), labels (N,), answers (N, classes) as log-probabilities. Raises ValueError if none is wrong.
     """
-    confidence, answers = log_probabilities.exp().max(1)
-    wrong = (answers != labels).nonzero().flatten()
+    images, labels = images.cpu(), labels.cpu()
+    confidence, digits = answers.cpu().exp().max(1)
+    wrong = (digits != labels).nonzero().flatten()
     if len(wrong) == 0:
         raise ValueError("there is no mistake to show: all answers equal their labels")
     worst = wrong[confidence[wrong].argsort(descending=True)][:count]
-    titles = [f"{labels[i]} → {answers[i]}\n{100 * confidence[i]:.0f}%" for i in worst]
+    titles = [f"{labels[i]} → {digits[i]}\n{100 * confidence[i]:.0f}%" for i in worst]
     return plot_digits(images[worst], titles, columns=5)
 
 
@@ -423,3 +363,93 @@ def plot_confusion(labels: torch.Tensor, answers: torch.Tensor, title="") -> plt
         axes.text(column, row, count or "·", ha="center", va="center")
     axes.set(xlabel="answer", ylabel="label", xticks=range(10), yticks=range(10), title=title)
     return figure
+
+
+# ---- A digit of one's own. scikit-image and scipy are imported where they are needed, once a picture is read.
+
+
+def read_grey(path) -> np.ndarray:
+    """A picture's brightness, upright, at most 400 pixels long: float (rows, columns), 0 to 255."""
+    from PIL import Image, ImageOps
+
+    picture = Image.open(path)
+    picture.draft(None, (800, 800))  # a large JPEG is read at a fraction of its size
+    picture = ImageOps.exif_transpose(picture)  # as phones store it
+    if picture.mode[0] in "IF":  # 16 bits and more: the brightest pixel is white
+        values = np.asarray(picture, dtype=float)
+        picture = Image.fromarray((values * 255 / max(values.max(), 1)).clip(0).round().astype(np.uint8))
+    picture = picture.convert("RGBA")
+    picture.thumbnail((400, 400))
+    on_white = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    return np.asarray(on_white.convert("L"), dtype=float)
+
+
+def find_strokes(grey: np.ndarray, path) -> np.ndarray:
+    """The strokes of a digit, dark on light or light on dark: 255 where there is ink, else 0.
+
+    Leaves out shadows, specks, faint lines, and what touches the edge. Raises ValueError where no stroke
+    stands out from what is around it, and for several digits side by side.
+    """
+    from scipy import ndimage
+    from skimage import filters, measure, segmentation
+
+    size = max(grey.shape)
+    wide = size // 3  # no stroke is as wide: closing what is narrower leaves the paper
+    light = ndimage.gaussian_filter(np.log(grey + 20), size / 400)  # in logarithms a shadow subtracts
+    found = []
+    for sign in (1, -1):  # dark ink, light ink
+        contrast = ndimage.black_tophat(np.pad(sign * light, wide, mode="edge"), wide)[wide:-wide, wide:-wide]
+        level = np.percentile(contrast[contrast >= filters.threshold_otsu(contrast)], 90)
+        strokes = contrast > level / 2
+        joined = measure.label(ndimage.binary_dilation(strokes, iterations=1 + size // 200))  # over small gaps
+        for part in measure.regionprops(segmentation.clear_border(joined, size // 100) * strokes):
+            length = max(part.image.shape)
+            near = length // 10 + 1
+            top, left, bottom, right = part.bbox
+            around = light[max(top - near, 0) : bottom + near, max(left - near, 0) : right + near]
+            darker = sign * (np.median(around) - np.median(light[part.slice][part.image]))
+            if length > size / 20 and darker > max(level / 2, 0.05):  # unlike the paper between strokes
+                is_sheet = part.solidity > 0.85 and min(part.image.shape) > 0.4 * length
+                found.append({"part": part, "sign": sign, "strength": length * level, "is_sheet": is_sheet})
+    if not found:
+        raise ValueError(f"{path}: no strokes stand out from the paper; write with a thicker pen, away from the edge")
+    best = max(found, key=lambda each: (not each["is_sheet"], each["strength"]))
+    main = best["part"]
+    parts = [each["part"] for each in found if each["sign"] == best["sign"] and each["part"].area > 0.1 * main.area]
+    ink = np.zeros(grey.shape)
+    for part in parts:
+        beside = part.bbox[1] >= main.bbox[3] or part.bbox[3] <= main.bbox[1]
+        if beside and part.image.shape[0] > main.image.shape[0] / 2:
+            raise ValueError(f"{path}: several digits side by side; cut out one")
+        ink[part.slice][part.image] = 255
+    return ink
+
+
+def digit_from_picture(path) -> torch.Tensor:
+    """The digit on a photo, scan or drawing, as MNIST stores digits: uint8 (1, 28, 28), bright ink on black.
+
+    As MNIST's makers did (LeCun et al. 1998, section III.A), it scales the digit's longer side to 20 pixels and puts
+    its centre of mass in the middle: at pixel (14, 14), where it is in their files. A picture of at most 28x28 pixels
+    is neither cleaned nor enlarged, so a digit of MNIST comes back unchanged.
+    Raises ValueError, naming the file and a remedy, for what is no single digit.
+    """
+    from PIL import Image
+    from scipy import ndimage
+
+    grey = read_grey(path)
+    is_tiny = max(grey.shape) <= 28
+    ink = abs(grey - np.median(grey)) if is_tiny else find_strokes(grey, path)
+    if not ink.any():
+        raise ValueError(f"{path}: no strokes stand out, all pixels are alike; take a picture of a digit")
+    rows, columns = ink.any(1).nonzero()[0], ink.any(0).nonzero()[0]
+    ink = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    if ink.mean() > 0.8 * ink.max() and min(ink.shape) > 0.4 * max(ink.shape):
+        raise ValueError(f"{path}: ink fills its box, which no digit does; leave paper around the strokes")
+    if not is_tiny or max(ink.shape) > 20:
+        height, width = (max(1, round(20 * side / max(ink.shape))) for side in ink.shape)
+        ink = np.asarray(Image.fromarray(ink.astype(np.float32)).resize((width, height), Image.Resampling.HAMMING))
+        ink = ink * 255 / ink.max()
+    top, left = (min(max(round(14 - mass), 0), 28 - side) for mass, side in zip(ndimage.center_of_mass(ink), ink.shape))
+    digit = torch.zeros(1, 28, 28, dtype=torch.uint8)
+    digit[0, top : top + ink.shape[0], left : left + ink.shape[1]] = torch.from_numpy(ink.round().astype(np.uint8))
+    return digit

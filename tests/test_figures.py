@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from lesson import figures
+from lesson.questions import Guesses
 
 RECIPE = {"last": [99.2, 99.3, 99.31], "five_looks": [99.4, 99.5], "by_epoch": [99.1, 99.2, 99.25]}
 RESULTS = {"brief": 99.28, "recipes": {"final": RECIPE}}
@@ -58,3 +59,25 @@ def test_kernels_maps_and_digits():
     assert all(f"{answer} ✗" in texts for answer in range(5)) and "7 ✓\n100%" in texts
     axes = figures.plot_distortions(IMAGES, {"moved": IMAGES.roll(3, 3)}).axes[1]
     assert np.array_equal(axes.images[0].get_array(), IMAGES[1, 0].roll(3, 1)) and len(axes.collections) > 0
+
+
+def test_guesses_are_compared_and_counted(capsys):
+    guesses = Guesses()
+    for guess, truth, tolerance in [
+        (None, 13, 0),
+        ("13", 13, 0),
+        (9000, 9248, 925),
+        (12, 11, 0),
+        ("One-Cycle", "one-cycle", 0),
+    ]:
+        guesses.check(f"{guess}", guess, truth, "Why.", tolerance)
+    guesses.score()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines[:5]] == [
+        "None",
+        "Yes. 13",
+        "Yes. 9000",
+        "Not 12. 12",
+        "Yes. One-Cycle",
+    ]
+    assert lines[5:] == ["3 of 4 guesses were right; 1 were not made.", "- look again: 12"]

@@ -132,7 +132,8 @@ def test_it_runs_alone_in_an_empty_folder(notebook, tmp_path):
     shutil.copytree(ROOT / "data", tmp_path / "data", ignore=shutil.ignore_patterns("*ubyte"))
     (carried,) = tagged(notebook, "carried")
     notebook.cells.insert(notebook.cells.index(carried) + 1, nbformat.v4.new_code_cell(FEWER_BATCHES))
-    run_notebook(notebook, tmp_path, EPOCHS="1")
+    run_notebook(notebook, tmp_path, EPOCHS="1", MPLBACKEND="Agg")  # which alone would lose the pictures
+    assert sum("image/png" in output.get("data", {}) for cell in code_of(notebook) for output in cell.outputs) > 20
     left = {path.name for path in tmp_path.iterdir() if path.suffix not in (".pt", ".pth")}
     assert left <= {"helpers.py", "lesson", "data", "checkpoints", "__pycache__"} and {"helpers.py", "lesson"} <= left
 
