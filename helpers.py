@@ -311,13 +311,12 @@ def plot_curves(history: pd.DataFrame, title="", target: float | None = 99.28, e
     panels[0].set(ylabel="loss (nats, log scale)", yscale="log", title=title)
     low = min(99, target or 99, history["test_accuracy"].iloc[-1]) - 1  # the first epochs are out of sight
     panels[1].set(ylabel="accuracy (%)", ylim=(low, 100.1))
-    panels[2].set(ylabel="learning rate", yscale="log", xlabel="epoch", xlim=(0.5, (epochs or len(history)) + 0.5))
+    panels[2].set(ylabel="learning rate", xlabel="epoch", xlim=(0.5, (epochs or len(history)) + 0.5), ylim=(0, None))
     panels[2].xaxis.set(major_locator=plt.MaxNLocator(integer=True))
-    for axes in panels[[0, 2]]:
-        axes.yaxis.set(major_locator=plt.LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}", minor_formatter="")
+    panels[0].yaxis.set(major_locator=plt.LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}", minor_formatter="")
     if target is not None:
         panels[1].axhline(target, color="C4", linewidth=1)
-        panels[1].annotate(f"{target}%", (0.6, target), color="C4", xytext=(0, -11), textcoords="offset points")
+        panels[1].text(1.01, target, f"{target}%", color="C4", va="center", transform=panels[1].get_yaxis_transform())
     panels[0].legend()
     return figure
 

@@ -106,7 +106,7 @@ def run_recipe(recipe: Recipe, train_set, test_set, device="cpu", seed=1, epochs
 
 
 class RepairedNet(Net):
-    """The brief's layers with its slips repaired: BatchNorm before ReLU, bn6 in use, free logits, no dropout."""
+    """The brief's layers with its oddities repaired: BatchNorm before ReLU, bn6 in use, free logits, no dropout."""
 
     def forward(self, x):
         x = F.relu(self.bn1(self.conv1(x)))

@@ -125,7 +125,7 @@ def plot_seeds(results: dict, names: list, yours: dict | None = None) -> plt.Fig
             axes.plot(yours[name], row - 0.18, "*", color="C1", markeredgecolor="black", markersize=13)
             axes.annotate("your run", (yours[name], row - 0.18), (0, 8), textcoords="offset points", ha="center")
     axes.axvline(results["brief"], color="C4", linewidth=1, linestyle="--", zorder=0)
-    axes.locator_params(axis="x", steps=[1, 2, 5, 10], nbins=7)
+    axes.locator_params(axis="x", steps=[1, 2, 5, 10], nbins=5)
     axes.text(results["brief"], -0.95, f" the brief, {results['brief']}%", color="C4", va="center")
     axes.set_yticks(range(len(names)), [name if isinstance(name, str) else ", ".join(name) for name in names])
     axes.set(ylim=(len(names) - 0.5, -1.2), xmargin=0.15, xlabel="last test accuracy (%): seeds, mean ± std")
@@ -187,8 +187,8 @@ def plot_distortions(images: torch.Tensor, distorted_by: dict[str, torch.Tensor]
 def draw_lines(lines: dict, target: float, ylim: tuple, xlabel: str) -> plt.Figure:
     """Test accuracy (%): lines (x, y) by name, each named at its end, and the target."""
     figure, axes = plt.subplots(figsize=(5.4, 3.4))
-    axes.axhline(target, color="C4", linewidth=1, linestyle="--")
-    axes.text(0.3, target, f"the brief, {target}%", color="C4", va="bottom", transform=axes.get_yaxis_transform())
+    axes.axhline(target, xmax=0.95, color="C4", linewidth=1, linestyle="--")
+    axes.text(0.28, target, f"the brief, {target}%", color="C4", va="bottom", transform=axes.get_yaxis_transform())
     height = ylim[0]
     for name, (x, y) in sorted(lines.items(), key=lambda line: line[1][1][-1]):
         (line,) = axes.plot(x, y, "o-", markersize=3)

@@ -1,4 +1,32 @@
-"""Guess, then run: the lesson's questions to its reader."""
+"""Guess, then run: the lesson's questions to its reader, and their answers."""
+
+ANSWERS = {  # question: the truth, why it is so, and how far off a number may be
+    "the map's size": (
+        13,
+        "The kernel starts at pixels 0, 2, ... 24; at 26 it would stick out: (28 - 3) / 2 + 1, rounded down.",
+        0,
+    ),
+    "what the pool sees": (
+        11,
+        "It reads two numbers, 2 pixels apart: 9 + (2 - 1) * 2. The brief counted a kernel of 3 and says 13.",
+        0,
+    ),
+    "parameters of conv6": (
+        9248,
+        "32 * (9 * 32 + 1): each of 32 kernels reads 32 channels. Nearly half of the network.",
+        925,
+    ),
+    "the loss of knowing nothing": (
+        2.303,
+        "Each digit gets a tenth, and -log(1/10) = 2.303: where every training here begins.",
+        0.1,
+    ),
+    "the change that buys most": (
+        "one-cycle",
+        "Same layers, same images, another plan for the learning rate.",
+        0,
+    ),
+}
 
 
 class Guesses:
@@ -7,17 +35,22 @@ class Guesses:
     def __init__(self):
         self.right = {}  # by question: True, False, or None where nothing was guessed
 
-    def check(self, question: str, guess, truth, why: str, tolerance: float = 0) -> None:
-        """Print the truth and, in a line, why it is so; None is no guess.
+    def check(self, question: str, guess, truth=None, why: str = "", tolerance: float = 0) -> None:
+        """Print the truth and why it is so; None is no guess. Without a truth, it is the one in ANSWERS.
 
         A number is right if it is at most tolerance away from the truth, a word if it is the same.
         """
+        if truth is None:
+            truth, why, tolerance = ANSWERS[question]
         if guess is None:
             right = None
         elif isinstance(truth, str):
-            right = str(guess).strip().lower() == truth.lower()
+            right = str(guess).strip().lower() == truth
         else:
-            right = abs(float(guess) - truth) <= tolerance
+            try:
+                right = abs(float(guess) - truth) <= tolerance
+            except ValueError:
+                raise ValueError(f"guess must be a number, such as 7, got {guess!r}") from None
         self.right[question] = right
         verdict = {None: "", True: "Yes. ", False: f"Not {guess}. "}[right]
         shown = truth if isinstance(truth, str) else f"{truth:,}"
