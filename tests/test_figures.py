@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lesson import figures
-from lesson.questions import Guesses
+from lesson.questions import Guesses, problem_of
 
 RECIPE = {"last": [99.2, 99.3, 99.31], "five_looks": [99.4, 99.5], "by_epoch": [99.1, 99.2, 99.25]}
 RESULTS = {"brief": 99.28, "recipes": {"final": RECIPE}}
@@ -59,6 +59,13 @@ def test_kernels_maps_and_digits():
     assert all(f"{answer} ✗" in texts for answer in range(5)) and "7 ✓\n100%" in texts
     axes = figures.plot_distortions(IMAGES, {"moved": IMAGES.roll(3, 3)}).axes[1]
     assert np.array_equal(axes.images[0].get_array(), IMAGES[1, 0].roll(3, 1)) and len(axes.collections) > 0
+
+
+def test_a_network_that_gives_no_ten_numbers_is_told_why():
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+    assert problem_of(flat) == ""
+    assert "(2, 1, 28, 28), not (2, 10)" in problem_of(nn.Identity())
+    assert problem_of(nn.Linear(7, 10)).startswith("No image gets through yet: mat1 and mat2")
 
 
 def test_guesses_are_compared_and_counted(capsys):

@@ -217,8 +217,8 @@ def test_a_study_records_every_epoch_both_looks_and_every_mistake(small_study, c
         [seed, looks, epoch] for seed in (1, 2) for looks, epoch in ((5, 2), (1, 1), (1, 2))
     ]
     assert (fast["parameters"] == 18834).all() and (mistakes["label"] == mistakes["image"] % 10).all()
-    last = rows[rows["epoch"] == 2].set_index(["recipe", "seed", "looks"])["test_accuracy"]
-    wrong = mistakes.groupby(["recipe", "seed", "looks"], sort=False).size()
+    last = rows[rows["epoch"] == 2].set_index(["recipe", "seed", "looks"])["test_accuracy"].sort_index()
+    wrong = mistakes.groupby(["recipe", "seed", "looks"]).size()
     assert (wrong == (100 - last).round()).all() and len(wrong) == 6
     mean, spread = last["fast"].xs(5, level="looks").agg(["mean", "std"])
     assert f"| fast | 5 | 18,834 | 2 | 2 | {mean:.2f} ± {spread:.2f}% |" in capsys.readouterr().out
