@@ -139,7 +139,7 @@ def train(model: nn.Module, device, loader, optimizer, scheduler=None, average=N
     model.train()
     loss_sum = correct = samples = 0
     for images, labels in loader:
-        images, labels = images.to(device, copy=True), labels.to(device)  # a copy: a forward may work in place
+        images, labels = images.to(device), labels.to(device)
         optimizer.zero_grad()
         output = model(images)
         if samples == 0:
@@ -164,7 +164,7 @@ def test(model: nn.Module, device, loader) -> tuple[float, float]:
     model.eval()
     loss_sum = correct = samples = 0
     for images, labels in loader:
-        images, labels = images.to(device, copy=True), labels.to(device)
+        images, labels = images.to(device, copy=True), labels.to(device)  # a copy: a forward may work in place
         output = model(images)
         if samples == 0:
             check_batch(output, labels)
