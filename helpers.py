@@ -213,8 +213,8 @@ def fit(
 
     Columns: epoch, lr (at the epoch's start), train_loss, train_accuracy, test_loss, test_accuracy,
     seconds (of training only). scheduler steps after every "batch" or "epoch"; ReduceLROnPlateau is
-    given the test loss, or with mode "max" the test accuracy. With average, an AveragedModel, the test columns are the average's.
-    after_epoch(history) is called with the list of all rows so far.
+    given the test loss, or with mode "max" the test accuracy. With average, an AveragedModel, the test
+    columns are the average's. after_epoch(history) is called with the list of all rows so far.
 
     Every epoch is written to the file checkpoint, if one is named. With resume=True the run goes on
     from there; model, optimizer, scheduler and loaders must be made as they were, which is not
@@ -308,7 +308,7 @@ def plot_curves(history: pd.DataFrame, title="", target: float | None = 99.28, e
         axes.plot(history["epoch"], history[f"train_{name}"], "C3o-", markersize=4, label="training")
         axes.plot(history["epoch"], history[f"test_{name}"], "C0s-", markersize=4, label="test")
     panels[2].step(history["epoch"], history["lr"], "C2.-", where="mid")
-    panels[0].set(ylabel="loss (nats, log scale)", yscale="log", title=title)
+    panels[0].set(ylabel="loss (log scale)", yscale="log", title=title)
     low = min(99, target or 99, history["test_accuracy"].iloc[-1]) - 1  # the first epochs are out of sight
     panels[1].set(ylabel="accuracy (%)", ylim=(low, 100.1))
     panels[2].set(ylabel="learning rate", xlabel="epoch", xlim=(0.5, (epochs or len(history)) + 0.5), ylim=(0, None))

@@ -2,7 +2,7 @@
 """The lesson's networks, and the recipes that train them."""
 
 import math
-from collections.abc import Callable
+from collections import OrderedDict
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,7 +11,8 @@ from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel
 
-from helpers import TensorLoader, fit, log_probabilities
+from helpers import log_probabilities
+from lesson.recipe import Recipe
 
 
 class Net(nn.Module):
@@ -43,7 +44,7 @@ class Net(nn.Module):
         return F.log_softmax(x.view(-1, 10), dim=1)
 
 
-SHIFTS = [(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)]  # rows, columns; what is rolled in is black
+SHIFTS = [(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)]  # rows, columns; what is rolled in is empty
 
 
 @torch.no_grad()
@@ -53,56 +54,14 @@ def five_looks(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
     return torch.stack(looks).mean(0).log_softmax(dim=1)
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """All that a training run needs besides data, device and seed."""
-
-    name: str
-    network: Callable  # () -> nn.Module
-    optimizer: Callable  # (parameters) -> Optimizer
-    scheduler: Callable  # (optimizer, batches in the whole run) -> scheduler
-    step_every: str = "epoch"  # or "batch": when the scheduler steps
-    batch_size: int = 64
-    epochs: int = 20
-    augment: Callable | None = None  # (images) -> images
-    plain_epochs: int = 0  # at the end, not augmented
-    average: Callable | None = None  # (model) -> AveragedModel
-    channels_last: bool = False  # how weights lie in a CPU's memory: convolutions are faster then
-
-
 AS_SUBMITTED = Recipe(
     name="as submitted",
     network=Net,
     optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.01, momentum=0.9),
     scheduler=lambda optimizer, batches: ReduceLROnPlateau(optimizer, "min", patience=2, factor=0.5),
+    batch_size=64,
+    epochs=20,
 )
-
-
-def build(recipe: Recipe, device="cpu") -> nn.Module:
-    """A fresh network of a recipe, on the device."""
-    # On the CPU only: on Apple's GPUs, PyTorch before mid-2026 got BatchNorm's gradients wrong with it.
-    use_it = recipe.channels_last and torch.device(device).type == "cpu"
-    return recipe.network().to(device, memory_format=torch.channels_last if use_it else torch.contiguous_format)
-
-
-def run_recipe(recipe: Recipe, train_set, test_set, device="cpu", seed=1, epochs=None, **fit_options):
-    """Train a fresh network by a recipe; return (the network to use, the history).
-
-    fit_options go to fit: checkpoint, resume, after_epoch.
-    """
-    epochs = epochs or recipe.epochs
-    torch.manual_seed(seed)  # weights, dropout, augmentation
-    order = torch.Generator().manual_seed(seed)  # of the images: the same for every network
-    model = build(recipe, device)
-    plan = {"augment": recipe.augment, "augment_epochs": max(1, epochs - recipe.plain_epochs)}
-    loader = TensorLoader(train_set, recipe.batch_size, shuffle=True, generator=order, **plan)
-    test_loader = TensorLoader(test_set, 1000)
-    optimizer = recipe.optimizer(model.parameters())
-    scheduler = recipe.scheduler(optimizer, epochs * len(loader))
-    average = recipe.average(model) if recipe.average else None
-    how = {"average": average, "step_every": recipe.step_every, **fit_options}
-    history = fit(model, device, loader, test_loader, optimizer, scheduler, epochs, **how)
-    return (average.module if average else model), history
 
 
 class RepairedNet(Net):
@@ -117,12 +76,7 @@ class RepairedNet(Net):
         return F.log_softmax(self.conv7(x).view(-1, 10), dim=1)
 
 
-def step(previous: Recipe, name: str, **changes) -> Recipe:
-    """The recipe before, under a new name, with some things changed."""
-    return replace(previous, name=name, **changes)
-
-
-REPAIRED = step(AS_SUBMITTED, "repaired", network=RepairedNet)
+REPAIRED = replace(AS_SUBMITTED, name="repaired", network=RepairedNet)
 
 
 def one_cycle(lr: float, weight_decay: float) -> dict:
@@ -136,7 +90,7 @@ def one_cycle(lr: float, weight_decay: float) -> dict:
     }
 
 
-ONE_CYCLE = step(REPAIRED, "one-cycle learning rate", **one_cycle(lr=0.1, weight_decay=2e-4))
+ONE_CYCLE = replace(REPAIRED, name="one-cycle learning rate", **one_cycle(lr=0.1, weight_decay=2e-4))
 
 
 def affine_places(images, degrees, scale, shear, shift):
@@ -181,7 +135,7 @@ class RandomDistortion:
         return F.grid_sample(images - self.background, grid, align_corners=False) + self.background
 
 
-AUGMENTED = step(ONE_CYCLE, "augmentation", augment=RandomDistortion())
+AUGMENTED = replace(ONE_CYCLE, name="augmentation", augment=RandomDistortion())
 
 
 def towards(averages, values, count):
@@ -195,11 +149,11 @@ def moving_average(model: nn.Module) -> AveragedModel:
     return AveragedModel(model, multi_avg_fn=towards, use_buffers=True)
 
 
-AVERAGED = step(AUGMENTED, "averaged weights", average=moving_average)
+AVERAGED = replace(AUGMENTED, name="averaged weights", average=moving_average)
 
 
-UNDISTORTED = step(AVERAGED, "undistorted at the end", plain_epochs=2)
-ELASTIC = step(UNDISTORTED, "elastic distortion", augment=RandomDistortion(elastic=1.0))
+UNDISTORTED = replace(AVERAGED, name="undistorted at the end", plain_epochs=2)
+ELASTIC = replace(UNDISTORTED, name="elastic distortion", augment=RandomDistortion(elastic=1.0))
 STEPS = [AS_SUBMITTED, REPAIRED, ONE_CYCLE, AUGMENTED, AVERAGED, UNDISTORTED, ELASTIC]
 
 
@@ -209,26 +163,28 @@ def conv_block(inputs: int, outputs: int, **options) -> nn.Sequential:
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU())
 
 
-class FinalNet(nn.Module):
-    """Images (N, 1, 28, 28) to log-probabilities (N, 10); 18,226 parameters."""
-
-    def __init__(self):
-        super().__init__()
-        self.stem = conv_block(1, 8, padding=1)  # 28 -> 28
-        self.down1 = conv_block(8, 16, stride=2)  # 28 -> 13
-        self.residual1 = conv_block(16, 16, padding=1)  # 13 -> 13
-        self.residual2 = conv_block(16, 16, padding=1)  # 13 -> 13
-        self.pool = nn.MaxPool2d(2)  # 13 -> 6
-        self.widen = conv_block(16, 26, padding=1)  # 6 -> 6
-        self.down2 = conv_block(26, 26, stride=2, padding=1)  # 6 -> 3
-        self.head = nn.Conv2d(26, 10, 3)  # 3 -> 1
+class Residual(nn.Sequential):
+    """Layers whose output is added to their input."""
 
     def forward(self, x):
-        x = self.down1(self.stem(x))
-        x = x + self.residual1(x)
-        x = x + self.residual2(x)
-        x = self.down2(self.widen(self.pool(x)))
-        return F.log_softmax(self.head(x).reshape(-1, 10), dim=1)
+        return x + super().forward(x)
+
+
+def final_network() -> nn.Sequential:
+    """Images (N, 1, 28, 28) to log-probabilities (N, 10); 18,226 parameters."""
+    layers = OrderedDict(
+        stem=conv_block(1, 8, padding=1),  # 28 -> 28
+        down1=conv_block(8, 16, stride=2),  # 28 -> 13
+        residual1=Residual(*conv_block(16, 16, padding=1)),
+        residual2=Residual(*conv_block(16, 16, padding=1)),
+        pool=nn.MaxPool2d(2),  # 13 -> 6
+        widen=conv_block(16, 26, padding=1),
+        down2=conv_block(26, 26, stride=2, padding=1),  # 6 -> 3
+        head=nn.Conv2d(26, 10, 3),  # 3 -> 1
+        flat=nn.Flatten(),
+        answer=nn.LogSoftmax(dim=1),
+    )
+    return nn.Sequential(layers)
 
 
 class SharedBlock(nn.Module):
@@ -245,29 +201,32 @@ class SharedBlock(nn.Module):
         return x
 
 
-class SmallNet(nn.Module):
+def small_network() -> nn.Sequential:
     """Images (N, 1, 28, 28) to log-probabilities (N, 10); 9,890 parameters, some used several times over."""
-
-    def __init__(self):
-        super().__init__()
-        self.stem = conv_block(1, 8, padding=1)  # 28 -> 28
-        self.down = conv_block(8, 16, stride=2)  # 28 -> 13
-        self.shared1 = SharedBlock(16, times=4)  # 13 -> 13
-        self.mix = conv_block(16, 16, padding=1)  # 6 -> 6
-        self.shared2 = SharedBlock(16, times=3)  # 6 -> 6
-        self.pool = nn.MaxPool2d(2)  # 13 -> 6, and 6 -> 3
-        self.head = nn.Conv2d(16, 10, 3)  # 3 -> 1
-
-    def forward(self, x):
-        x = self.pool(self.shared1(self.down(self.stem(x))))
-        x = self.pool(self.shared2(self.mix(x)))
-        return F.log_softmax(self.head(x).reshape(-1, 10), dim=1)
+    layers = OrderedDict(
+        stem=conv_block(1, 8, padding=1),  # 28 -> 28
+        down=conv_block(8, 16, stride=2),  # 28 -> 13
+        shared1=SharedBlock(16, times=4),
+        pool1=nn.MaxPool2d(2),  # 13 -> 6
+        mix=conv_block(16, 16, padding=1),
+        shared2=SharedBlock(16, times=3),
+        pool2=nn.MaxPool2d(2),  # 6 -> 3
+        head=nn.Conv2d(16, 10, 3),  # 3 -> 1
+        flat=nn.Flatten(),
+        answer=nn.LogSoftmax(dim=1),
+    )
+    return nn.Sequential(layers)
 
 
-FINAL = step(
-    ELASTIC, "final", network=FinalNet, batch_size=128, **one_cycle(lr=0.1, weight_decay=5e-4), channels_last=True
+FINAL = replace(
+    ELASTIC,
+    name="final",
+    network=final_network,
+    **one_cycle(lr=0.1, weight_decay=5e-4),
+    batch_size=128,
+    channels_last=True,
 )
-SMALL = step(FINAL, "small", network=SmallNet, epochs=15)
+SMALL = replace(FINAL, name="small", network=small_network, epochs=15)
 
 
 def pooled_block(inputs: int, outputs: int) -> nn.Sequential:
@@ -276,28 +235,25 @@ def pooled_block(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(convolution, nn.MaxPool2d(2), nn.BatchNorm2d(outputs), nn.ReLU())
 
 
-class FastNet(nn.Module):
+def fast_network() -> nn.Sequential:
     """Images (N, 1, 28, 28) to log-probabilities (N, 10); 18,834 parameters, and no map larger than 12x12."""
-
-    def __init__(self):
-        super().__init__()
-        stem = nn.Conv2d(1, 16, 5, stride=2, bias=False)
-        self.stem = nn.Sequential(stem, nn.BatchNorm2d(16), nn.ReLU())  # 28 -> 12
-        self.down1 = pooled_block(16, 16)  # 12 -> 6
-        self.residual1 = conv_block(16, 16, padding=1)  # 6 -> 6
-        self.down2 = pooled_block(16, 28)  # 6 -> 3
-        self.residual2 = conv_block(28, 28, padding=1)  # 3 -> 3
-        self.head = nn.Conv2d(28, 10, 3)  # 3 -> 1
-
-    def forward(self, x):
-        x = self.down1(self.stem(x))
-        x = self.down2(x + self.residual1(x))
-        return F.log_softmax(self.head(x + self.residual2(x)).reshape(-1, 10), dim=1)
+    stem = nn.Conv2d(1, 16, 5, stride=2, bias=False)
+    layers = OrderedDict(
+        stem=nn.Sequential(stem, nn.BatchNorm2d(16), nn.ReLU()),  # 28 -> 12
+        down1=pooled_block(16, 16),  # 12 -> 6
+        residual1=Residual(*conv_block(16, 16, padding=1)),
+        down2=pooled_block(16, 28),  # 6 -> 3
+        residual2=Residual(*conv_block(28, 28, padding=1)),
+        head=nn.Conv2d(28, 10, 3),  # 3 -> 1
+        flat=nn.Flatten(),
+        answer=nn.LogSoftmax(dim=1),
+    )
+    return nn.Sequential(layers)
 
 
 FAST = Recipe(
     name="fast",
-    network=FastNet,
+    network=fast_network,
     **one_cycle(lr=0.2, weight_decay=5e-4),
     batch_size=256,
     epochs=2,

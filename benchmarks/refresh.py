@@ -26,7 +26,7 @@ from lesson.fields import count_multiplications
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = "S6_Part2.ipynb"
-CARRIED = ["helpers.py", *(f"lesson/{name}.py" for name in ("fields", "figures", "questions", "page"))]
+CARRIED = ["helpers.py", *(f"lesson/{name}.py" for name in ("fields", "figures", "page", "questions", "recipe"))]
 CARRIED += ["lesson/page.html", "lesson/results.json"]
 RECIPES_HEAD = f'''# Made from the cells of {NOTEBOOK} by benchmarks/refresh.py: change them there, not here.
 """The lesson's networks, and the recipes that train them."""
@@ -129,6 +129,13 @@ def with_parts(text: str, parts: dict) -> str:
     return block.sub(lambda found: f"{found[1]}{parts[found[2]]}\n{found[3]}", text)
 
 
+def with_still(page: str) -> str:
+    """The page's output with images/page.png under its frame: it shows where scripts don't run, as on GitHub."""
+    picture = base64.b64encode((ROOT / "images" / "page.png").read_bytes()).decode()
+    still = f'<br><img style="max-width: 100%" alt="The page, of a 4" src="data:image/png;base64,{picture}"></p>'
+    return re.sub("(<br><img [^>]*>)?</p>", still, page, count=1)
+
+
 def everything():
     """Each made file: its path from the root, and what it must hold. Later ones are made from earlier ones."""
     notebook = nbformat.read(ROOT / NOTEBOOK, as_version=4)
@@ -148,6 +155,8 @@ def everything():
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = with_parts(cell.source, parts)
+    for output in dict(tagged)["page"].outputs:
+        output.data["text/html"] = with_still(output.data["text/html"])
     yield NOTEBOOK, (nbformat.writes(notebook) + "\n").encode()
     for tag, cell in tagged:
         if tag.startswith("image:") and shown(cell, "image/png"):  # none yet, where it wasn't executed
@@ -175,8 +184,9 @@ def photograph_page() -> None:
     picture.quantize(128, dither=Image.Dither.NONE).save(ROOT / "images" / "page.png", optimize=True)
 
 
-def main() -> None:
-    check, stale = "--check" in sys.argv[1:], []
+def update(check: bool) -> list[str]:
+    """Write what is stale, or only look, with check; return its names."""
+    stale = []
     for name, content in everything():
         path = ROOT / name
         before = path.read_bytes() if path.exists() else b""
@@ -185,8 +195,15 @@ def main() -> None:
             if not check:
                 path.parent.mkdir(exist_ok=True)
                 path.write_bytes(content)
+    return stale
+
+
+def main() -> None:
+    check = "--check" in sys.argv[1:]
+    stale = update(check)
     if "docs/index.html" in stale and not check:
         photograph_page()
+        update(check)  # the notebook has the still in it
     print("\n".join(stale) or "everything is as it should be")
     sys.exit(1 if check and stale else 0)
 

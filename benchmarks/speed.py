@@ -24,8 +24,9 @@ from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 from tqdm import tqdm
 
-from benchmarks.recipes import AS_SUBMITTED, ELASTIC, FAST, FINAL, build, five_looks
+from benchmarks.recipes import AS_SUBMITTED, ELASTIC, FAST, FINAL, five_looks
 from helpers import MEAN, STD, TensorLoader, load_mnist, train
+from lesson.recipe import build
 
 ROOT = Path(__file__).resolve().parent.parent
 CSV = ROOT / "benchmarks" / "speed.csv"

@@ -20,8 +20,9 @@ import torch.nn.functional as F
 from torch.utils.data import TensorDataset
 from tqdm import tqdm
 
-from benchmarks.recipes import RECIPES, five_looks, run_recipe
+from benchmarks.recipes import RECIPES, five_looks
 from helpers import load_mnist, log_probabilities
+from lesson.recipe import run_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 ACCURACY, HELD_OUT, MISTAKES = (ROOT / "benchmarks" / name for name in ("accuracy.csv", "held_out.csv", "mistakes.csv"))

@@ -154,6 +154,15 @@ def trace(model: nn.Module, input_size=(1, 28, 28)) -> list[Operation]:
     return follow.operations
 
 
+def add_layers(model: nn.Sequential, **layers: nn.Module) -> None:
+    """Append layers by name; print the shape that comes out, all parameters so far, and the receptive field."""
+    for name, layer in layers.items():
+        model.add_module(name, layer)
+    last, parameters = trace(model)[-1], sum(weights.numel() for weights in model.parameters())
+    shape, field = ("×".join(map(str, numbers)) for numbers in (last.shape[1:], last.field))
+    print(f"{shape} come out; {parameters:,} parameters so far; each number sees {field}")
+
+
 def receptive_field(model: nn.Module, input_size=(1, 28, 28)) -> pd.DataFrame:
     """A row for each operation of trace that changes the geometry; jump, start and receptive_field in pixels.
 

@@ -57,6 +57,27 @@ def plot_strides() -> plt.Figure:
     return figure
 
 
+def plot_jumps(layers: list[tuple[str, int, int]], pixels=13) -> plt.Figure:
+    """A row of an image, and of the maps above it, (name, kernel, stride) each: what one output of the last reads."""
+    figure, axes = plt.subplots(figsize=(5.4, 2.4), subplot_kw=EMPTY)
+    places, windows = [np.arange(pixels)], []  # of all outputs, in pixels; of the inputs that each of them reads
+    for _, kernel, stride in layers:
+        windows.append([range(i, i + kernel) for i in range(0, len(places[-1]) - kernel + 1, stride)])
+        places.append(np.array([places[-1][window].mean() for window in windows[-1]]))
+    seen = {len(places[-1]) // 2}
+    for height in reversed(range(len(places))):
+        colours = ["C3" if i in seen else "#bbbbbb" for i in range(len(places[height]))]
+        axes.scatter(places[height], [height] * len(colours), c=colours, s=60, marker="s" if height == 0 else "o")
+        reads = [(i, j) for i in seen for j in windows[height - 1][i]] if height else []
+        for i, j in reads:
+            axes.plot([places[height][i], places[height - 1][j]], [height, height - 1], color="C3", zorder=0)
+        jump = f"jump {places[height][1] - places[height][0]:.0f}" if height else f"{len(seen)} are seen"
+        axes.text(pixels, height, f"{layers[height - 1][0] if height else 'pixels'}\n{jump}", va="center", fontsize=9)
+        seen = {j for _, j in reads}
+    axes.set(xlim=(-1, pixels + 4), ylim=(-0.5, len(layers) + 0.5))
+    return figure
+
+
 def plot_receptive_field(table: pd.DataFrame, image: torch.Tensor, columns=4) -> plt.Figure:
     """What each layer's central output sees of an image (28, 28), hatched in the padding; table: receptive_field's."""
     named = ("start", "jump", "output_size", "receptive_field")
@@ -94,9 +115,10 @@ def plot_network(networks: dict[str, torch.nn.Module], new=0) -> plt.Figure:
     drawn = {name: blocks_of(network) for name, network in networks.items()}
     rows = max(len(blocks) for blocks, _ in drawn.values())
     style = {"size": 10 if len(drawn) == 1 else 9, "in_layout": False}
-    figure, panels = plt.subplots(1, len(drawn), figsize=(5.4, 0.48 * rows + 0.25), squeeze=False, subplot_kw=EMPTY)
+    size = (3.1 * len(drawn), 0.48 * rows + 0.25)
+    figure, panels = plt.subplots(1, len(drawn), figsize=size, squeeze=False, subplot_kw=EMPTY)
     for axes, (name, (blocks, added)) in zip(panels[0], drawn.items()):
-        axes.set(xlim=(-0.2, 10.9 / len(drawn)), ylim=(rows - 0.4, -0.7), title=name)
+        axes.set(xlim=(-0.2, 6.2), ylim=(rows - 0.4, -0.7), title=name)
         for y, block in enumerate(blocks):
             channels, height = (*block["shape"], 1)[:2]
             side, colour = 0.8 * height / 28, "C0" if y < len(blocks) - new else "C1"
@@ -105,8 +127,8 @@ def plot_network(networks: dict[str, torch.nn.Module], new=0) -> plt.Figure:
                 axes.add_patch(plt.Rectangle(corner, side, side, facecolor="white", edgecolor=colour))
             shape, seen = ("×".join(map(str, numbers)) for numbers in (block["shape"], block["field"]))
             cost = f"{block['parameters']:,} parameters, " if block["parameters"] else ""
-            axes.text(1.16, y - 0.03, f"{block['name']}: {shape}", **style, va="bottom", weight="bold")
-            axes.text(1.16, y + 0.03, f"{cost}sees {seen}", **style, va="top")
+            axes.text(1.24, y - 0.03, f"{block['name']}: {shape}", **style, va="bottom", weight="bold")
+            axes.text(1.24, y + 0.03, f"{cost}sees {seen}", **style, va="top")
         for first, last in added:
             axes.annotate("", (0.15, last), (0.15, first), arrowprops=CURVE)
     return figure
@@ -122,8 +144,10 @@ def plot_seeds(results: dict, names: list, yours: dict | None = None) -> plt.Fig
         axes.errorbar(runs.mean(), row + 0.15, xerr=runs.std(ddof=1), fmt="D", color="C3", capsize=3, markersize=5)
         axes.text(1.02, row, f"{runs.mean():.2f}%", transform=axes.get_yaxis_transform(), va="center")
         if name in (yours or {}):
-            axes.plot(yours[name], row - 0.18, "*", color="C1", markeredgecolor="black", markersize=13)
-            axes.annotate("your run", (yours[name], row - 0.18), (0, 8), textcoords="offset points", ha="center")
+            axes.plot(yours[name], row - 0.5, "*", color="C1", markeredgecolor="black", markersize=13)
+            axes.annotate(
+                "your run ", (yours[name], row - 0.5), (-7, 0), textcoords="offset points", ha="right", va="center"
+            )
     axes.axvline(results["brief"], color="C4", linewidth=1, linestyle="--", zorder=0)
     axes.locator_params(axis="x", steps=[1, 2, 5, 10], nbins=5)
     axes.text(results["brief"], -0.95, f" the brief, {results['brief']}%", color="C4", va="center")
@@ -187,13 +211,15 @@ def plot_distortions(images: torch.Tensor, distorted_by: dict[str, torch.Tensor]
 def draw_lines(lines: dict, target: float, ylim: tuple, xlabel: str) -> plt.Figure:
     """Test accuracy (%): lines (x, y) by name, each named at its end, and the target."""
     figure, axes = plt.subplots(figsize=(5.4, 3.4))
-    axes.axhline(target, xmax=0.95, color="C4", linewidth=1, linestyle="--")
-    axes.text(0.28, target, f"the brief, {target}%", color="C4", va="bottom", transform=axes.get_yaxis_transform())
+    axes.axhline(target, color="C4", linewidth=1, linestyle="--")
+    on_white = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+    name = f"the brief, {target}%"
+    axes.text(0.14, target, name, color="C4", va="center", bbox=on_white, transform=axes.get_yaxis_transform())
     height = ylim[0]
     for name, (x, y) in sorted(lines.items(), key=lambda line: line[1][1][-1]):
         (line,) = axes.plot(x, y, "o-", markersize=3)
-        height = max(y[-1], height + 0.055 * (ylim[1] - ylim[0]))  # so that no two names overlap
-        axes.annotate(name, (x[-1], height), (3, 3), textcoords="offset points", color=line.get_color())
+        height = max(y[-1], height + 0.06 * (ylim[1] - ylim[0]))  # so that no two names overlap
+        axes.annotate(name, (x[-1], height), (4, 0), textcoords="offset points", color=line.get_color(), bbox=on_white)
     axes.set(xlabel=xlabel, ylabel="test accuracy (%)", ylim=ylim, xlim=(0, None))
     axes.xaxis.set_major_locator(plt.MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     return figure
@@ -216,5 +242,5 @@ def plot_schedule(rates, momenta, brief_rate=0.01) -> plt.Figure:
     table = pd.DataFrame({"learning rate": rates, "momentum": momenta}, index=np.linspace(0, 100, len(rates)))
     panels = table.plot(subplots=True, title=[*table], legend=False, figsize=(5.4, 3.4), xlabel="part of the run (%)")
     panels[0].axhline(brief_rate, color="C4", linewidth=1, linestyle="--")
-    panels[0].text(50, brief_rate, f"the brief, {brief_rate}", color="C4", ha="center", va="bottom")
+    panels[0].text(40, brief_rate, f"the brief, {brief_rate}\n", color="C4", va="center")
     return panels[0].figure

@@ -107,13 +107,12 @@ def _text(values: torch.Tensor) -> str:
     return base64.b64encode(values.detach().numpy().tobytes()).decode()
 
 
-def show_page(networks: dict[str, nn.Module], examples: list[tuple], start: int = 0, still: str | None = None) -> None:
-    """Show network_page under the cell. Where scripts don't run, words show instead, and still, base64 of a PNG."""
+def show_page(networks: dict[str, nn.Module], examples: list[tuple], start: int = 0) -> None:
+    """Show network_page under the cell; where scripts don't run, words show instead."""
     words = f"The networks {' and '.join(networks)}, live where scripts run: open docs/index.html, or run this cell."
-    picture = f'<br><img style="max-width: 100%" alt="" src="data:image/png;base64,{still}">' if still else ""
     # The frame lies over the words, and stays clear where scripts don't run. It has no rights in the notebook.
     frame = f"""<div style="display: grid" data-lm-suppress-shortcuts="true">
-<p style="grid-area: 1 / 1">{html.escape(words)}{picture}</p>
+<p style="grid-area: 1 / 1">{html.escape(words)}</p>
 <iframe style="grid-area: 1 / 1; width: 100%; height: 960px; border: 0; color-scheme: light" sandbox="allow-scripts"
 title="Your digit, layer by layer" srcdoc="{html.escape(network_page(networks, examples, start))}"></iframe></div>"""
-    display({"text/html": frame, "text/plain": words} | ({"image/png": still} if still else {}), raw=True)
+    display({"text/html": frame, "text/plain": words}, raw=True)

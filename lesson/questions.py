@@ -1,7 +1,16 @@
-"""Guess, then run: the lesson's questions to its reader and their answers, and a check for the exercises."""
+"""Guess, then run: the lesson's questions to its reader and their answers; and what checks the exercises."""
+
+import html
+import re
+from dataclasses import replace
 
 import torch
+from IPython.display import display
 from torch import nn
+from torch.utils.data import TensorDataset
+
+from lesson.fields import receptive_field
+from lesson.recipe import Recipe, compare, run_recipe
 
 ANSWERS = {  # question: the truth, why it is so, and how far off a number may be
     "the map's size": (
@@ -21,12 +30,12 @@ ANSWERS = {  # question: the truth, why it is so, and how far off a number may b
     ),
     "the loss of knowing nothing": (
         2.303,
-        "Each digit gets a tenth, and -log(1/10) = 2.303: where every training here begins.",
+        "Each digit gets a tenth, and -ln(1/10) = 2.303: where every training here begins.",
         0.1,
     ),
     "the change that buys most": (
         "one-cycle",
-        "Same layers, same images, another plan for the learning rate.",
+        "Same layers, same images, other steps.",
         0,
     ),
 }
@@ -39,7 +48,7 @@ class Guesses:
         self.right = {}  # by question: True, False, or None where nothing was guessed
 
     def check(self, question: str, guess, truth=None, why: str = "", tolerance: float = 0) -> None:
-        """Print the truth and why it is so; None is no guess. Without a truth, it is the one in ANSWERS.
+        """Show the truth and why it is so, folded where guess is None. Without a truth, it is the one in ANSWERS.
 
         A number is right if it is at most tolerance away from the truth, a word if it is the same.
         """
@@ -48,7 +57,7 @@ class Guesses:
         if guess is None:
             right = None
         elif isinstance(truth, str):
-            right = str(guess).strip().lower().replace(" ", "-").startswith(truth)
+            right = re.sub("[ _]", "-", str(guess).strip().lower()).startswith(truth)
         else:
             try:
                 right = abs(float(guess) - truth) <= tolerance
@@ -56,23 +65,86 @@ class Guesses:
                 print(f"{guess!r} is no number: write one such as 7 or 1234")
                 right = None
         self.right[question] = right
-        verdict = {None: "", True: "Yes. ", False: f"Not {guess}. "}[right]
-        shown = truth if isinstance(truth, str) else f"{truth:,}"
-        print(f"{verdict}{question}: {shown}. {why}")
+        answer = f"{question}: {truth if isinstance(truth, str) else f'{truth:,}'}. {why}"
+        if guess is None:  # for who reads where nothing runs: the answer shows when asked for
+            folded = f"<details><summary>{html.escape(question)}: the answer</summary>{html.escape(answer)}</details>"
+            display({"text/html": folded, "text/plain": answer}, raw=True)
+        else:
+            print({None: "", True: "Yes. ", False: f"Not {guess}. "}[right] + answer)
 
     def score(self) -> None:
         """Print how many guesses were right, and which were not."""
         made = {question: right for question, right in self.right.items() if right is not None}
-        print(f"{sum(made.values())} of {len(made)} guesses were right; {len(self.right) - len(made)} were not made.")
+        if not made:
+            print("No guess was made: write yours in place of None, and run those cells again.")
+            return
+        print(f"{sum(made.values())} of {len(made)} guesses were right; not made: {len(self.right) - len(made)}.")
         for question in made:
             if not made[question]:
                 print(f"- look again: {question}")
 
 
+def check_readings(guess: str | None, labels: list[int]) -> None:
+    """Print how many digits were read as labelled: guess has one for each label, or a ? where it can't be read."""
+    if guess is None:
+        return
+    read = [letter for letter in str(guess) if letter.isdigit() or letter == "?"]
+    if len(read) != len(labels):
+        print(f"{len(read)} readings, not {len(labels)}: write a digit for each, or a ?")
+        return
+    print(f"you read {sum(letter == str(label) for letter, label in zip(read, labels))} of {len(labels)} as labelled")
+
+
 def problem_of(network: nn.Module) -> str:
     """What keeps a network from giving ten numbers for each 28x28 image, in a line; empty if nothing does."""
+    if not isinstance(network, nn.Module):
+        return f"This is no network but {network!r}: return one, made with its parentheses, as Net() is."
     try:
         shape = tuple(network.eval()(torch.zeros(2, 1, 28, 28)).shape)
     except (RuntimeError, ValueError, TypeError, AttributeError) as error:
         return f"No image gets through yet: {str(error).splitlines()[0]}"
     return "" if shape == (2, 10) else f"Two images give numbers of shape {shape}, not (2, 10): look at the sizes."
+
+
+def check_moved(network: nn.Module) -> None:
+    """Print whether conv1 of the brief's network has conv2's stride now, and what its layers see."""
+    if problem := problem_of(network):
+        print(problem)
+        return
+    table = receptive_field(network).set_index("layer")
+    jump, field = int(table["jump"]["conv1"]), int(table["receptive_field"]["conv2"])
+    verdicts = {(1, 5): "nothing is moved yet", (2, 7): "right, it reads three numbers that are now 2 pixels apart"}
+    print(f"conv2 sees {field} pixels: {verdicts.get((jump, field), 'move only the stride, and keep 3×3 kernels')}")
+    print(f"all fields: {table['receptive_field'].tolist()}")
+
+
+def check_half(network: nn.Module) -> None:
+    """Print whether a network has fewer than 10,000 parameters, and whether its output sees all of the image."""
+    if problem := problem_of(network):
+        print(problem)
+        return
+    parameters = sum(weights.numel() for weights in network.parameters())
+    last = receptive_field(network).iloc[-1]
+    sees_all = last["start"] <= 0 and last["start"] + last["receptive_field"] >= 28
+    print(
+        "nothing is changed yet" if parameters == 19_930 else f"under 10,000: {'yes' if parameters < 10_000 else 'no'}"
+    )
+    print(f"{parameters:,} parameters; the output sees {'all' if sees_all else 'only a part'} of the image")
+
+
+def check_change(mine: Recipe, base: Recipe, train_set: TensorDataset, device="cpu") -> None:
+    """Print the gain of a recipe over its base after two epochs, on 10,000 held-out training images, three seeds."""
+    if replace(mine, name=base.name) == base:
+        print("nothing is changed yet")
+        return
+    halves = TensorDataset(*train_set[:50_000]), TensorDataset(*train_set[50_000:])
+    before, after = [], []
+    for seed in (1, 2, 3):
+        for recipe, accuracies in ((mine, after), (base, before)):  # yours first: a mistake shows at once
+            _, history = run_recipe(recipe, *halves, device, seed, 2, after_epoch=lambda history: None)
+            accuracies.append(history["test_accuracy"].iloc[-1])
+        print(f"seed {seed}: {before[-1]:.2f}% before, {after[-1]:.2f}% with your change")
+    found = compare(before, after)
+    print(
+        f"{found['gain']} ± {found['std error']} points: {'' if found['shown'] == 'yes' else 'not '}shown by three pairs"
+    )

@@ -10,7 +10,7 @@ from torch import nn
 from torchvision import models
 from torchvision.ops import FrozenBatchNorm2d
 
-from benchmarks.recipes import FastNet, FinalNet, Net, SmallNet
+from benchmarks.recipes import Net, fast_network, final_network, small_network
 from lesson.fields import count_multiplications, measured_receptive_field, receptive_field, trace
 
 
@@ -43,7 +43,7 @@ def test_the_brief():
     assert receptive_field(Net(), (1, 96, 96))["receptive_field"].tolist() == [3, 5, 9, 11, 19, 27, 43]
 
 
-@pytest.mark.parametrize("network", [Net, FinalNet, SmallNet, FastNet])
+@pytest.mark.parametrize("network", [Net, final_network, small_network, fast_network])
 def test_every_row_is_what_is_measured(network):
     model, state = network(), torch.get_rng_state()
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -56,9 +56,9 @@ def test_every_row_is_what_is_measured(network):
 
 def test_names_are_those_of_the_text():
     names = ["stem", "down1", "residual1", "residual2", "pool", "widen", "down2", "head"]
-    assert receptive_field(FinalNet())["layer"].tolist() == names
+    assert receptive_field(final_network())["layer"].tolist() == names
     names = ["stem", "down1.0", "down1.1", "residual1", "down2.0", "down2.1", "residual2", "head"]
-    assert receptive_field(FastNet())["layer"].tolist() == names
+    assert receptive_field(fast_network())["layer"].tolist() == names
 
 
 def test_known_networks():

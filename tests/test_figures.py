@@ -1,12 +1,15 @@
 """Each drawing of the lesson shows the numbers that it was given."""
 
+import re
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
 from torch import nn
 
-from lesson import figures
+from benchmarks.recipes import Net
+from lesson import figures, questions
 from lesson.questions import Guesses, problem_of
 
 RECIPE = {"last": [99.2, 99.3, 99.31], "five_looks": [99.4, 99.5], "by_epoch": [99.1, 99.2, 99.25]}
@@ -50,6 +53,11 @@ def test_seeds_and_lines():
     assert list(upper.lines[0].get_xdata()) == [0, 50, 100] and list(lower.lines[0].get_ydata()) == [0.95, 0.85, 0.95]
 
 
+def test_jumps():
+    texts = texts_of(figures.plot_jumps([("one", 3, 1), ("two", 3, 2), ("three", 3, 1)]))
+    assert all(words in texts for words in ("pixels\n9 are seen", "one\njump 1", "two\njump 2", "three\njump 2"))
+
+
 def test_kernels_maps_and_digits():
     assert texts_of(figures.plot_kernels(torch.tensor([[[[-0.04, 1.26]]]]))).split() == ["0.0", "1.3"]
     network = nn.Sequential(nn.Conv2d(1, 10, 3), nn.ReLU(inplace=True))
@@ -65,26 +73,52 @@ def test_a_network_that_gives_no_ten_numbers_is_told_why():
     flat = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
     assert problem_of(flat) == ""
     assert "(2, 1, 28, 28), not (2, 10)" in problem_of(nn.Identity())
+    assert "no network but None" in problem_of(None)
     assert problem_of(nn.Linear(7, 10)).startswith("No image gets through yet: mat1 and mat2")
 
 
-def test_guesses_are_compared_and_counted(capsys):
-    guesses = Guesses()
-    for guess, truth, tolerance in [
-        (None, 13, 0),
-        ("13", 13, 0),
-        (9000, 9248, 925),
-        (12, 11, 0),
-        ("One-Cycle", "one-cycle", 0),
-    ]:
+def test_guesses_are_compared_and_counted(capsys, monkeypatch):
+    shown, guesses = [], Guesses()
+    monkeypatch.setattr(questions, "display", lambda data, raw: shown.append(data))
+    guesses.check("nothing", None, 13, "Why < when.")  # folded, with the question outside
+    assert shown[0]["text/plain"] == "nothing: 13. Why < when."
+    assert re.fullmatch("<details><summary>nothing.*</summary>.*13. Why &lt; when.</details>", shown[0]["text/html"])
+    guesses.score()
+    for guess, truth, tolerance in [("13", 13, 0), (9000, 9248, 925), (12, 11, 0), ("One-Cycle", "one-cycle", 0)]:
         guesses.check(f"{guess}", guess, truth, "Why.", tolerance)
     guesses.score()
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in lines[:5]] == [
-        "None",
-        "Yes. 13",
-        "Yes. 9000",
-        "Not 12. 12",
-        "Yes. One-Cycle",
+    assert lines[0].startswith("No guess was made")
+    begins = ["Yes. 13", "Yes. 9000", "Not 12. 12", "Yes. One-Cycle"]
+    assert [line.split(":")[0] for line in lines[1:5]] == begins
+    assert lines[5:] == ["3 of 4 guesses were right; not made: 1.", "- look again: 12"]
+
+
+def test_exercises_are_checked(capsys):
+    class Moved(Net):
+        def __init__(self, *strides):
+            super().__init__()
+            self.conv1 = nn.Conv2d(1, 4, 3, strides[0], padding=1 - strides[0] // 2)
+            self.conv2 = nn.Conv2d(4, 16, 3, strides[1], padding=1 - strides[1] // 2)
+
+    questions.check_moved(Moved(1, 2))
+    questions.check_moved(Moved(2, 1))
+    questions.check_half(Net())
+    questions.check_half(nn.Sequential(nn.Conv2d(1, 10, 25), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+    questions.check_half(nn.Sequential(nn.Conv2d(1, 10, 25, 4), nn.Flatten()))
+    for guess in (None, "12?", "1 2?4", "1234"):
+        questions.check_readings(guess, [1, 2, 3, 4])
+    said = capsys.readouterr().out.splitlines()
+    assert (
+        "nothing is moved yet" in said[0] and "sees 7 pixels: right" in said[2] and said[3].endswith("13, 21, 29, 45]")
+    )
+    assert said[4] == "nothing is changed yet" and said[5].startswith("19,930 parameters; the output sees all")
+    assert said[6] == "under 10,000: yes" and said[8:10] == [
+        "under 10,000: yes",
+        "6,260 parameters; the output sees only a part of the image",
     ]
-    assert lines[5:] == ["3 of 4 guesses were right; 1 were not made.", "- look again: 12"]
+    assert [line.split()[:3] for line in said[10:]] == [
+        ["3", "readings,", "not"],
+        ["you", "read", "3"],
+        ["you", "read", "4"],
+    ]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.recipes import FastNet, FinalNet, Net, SmallNet
+from benchmarks.recipes import Net, fast_network, final_network, small_network
 from helpers import TensorLoader, normalise, read_mnist, train
 from lesson import page as lesson_page
 from lesson.fields import trace
@@ -59,13 +59,19 @@ def networks(mnist):
     torch.set_num_threads(1)
     torch.manual_seed(0)
     averaged = nn.Sequential(nn.Conv2d(1, 10, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LogSoftmax(1))
-    made = {"averaged": averaged, "as submitted": Net(), "final": FinalNet(), "small": SmallNet(), "mixed": Mixed()}
+    made = {
+        "averaged": averaged,
+        "as submitted": Net(),
+        "final": final_network(),
+        "small": small_network(),
+        "mixed": Mixed(),
+    }
     images = normalise(mnist[0][:12000])
     with torch.no_grad():
         made["as submitted"].conv7.weight *= 100  # else its answers hardly differ from image to image
         for model in made.values():
             model(images[:512])  # in training mode: BatchNorm counts
-    made["fast"] = FastNet()
+    made["fast"] = fast_network()
     loader = TensorLoader(torch.utils.data.TensorDataset(images, mnist[1][:12000]), 64, shuffle=True)
     train(made["fast"], "cpu", loader, torch.optim.Adam(made["fast"].parameters(), 0.003))
     return {name: model.eval() for name, model in made.items()}

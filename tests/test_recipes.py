@@ -15,7 +15,8 @@ from torch.utils.data import TensorDataset
 
 import helpers
 from benchmarks import recipes, study
-from benchmarks.recipes import AS_SUBMITTED, FINAL, RECIPES, UNDISTORTED, RandomDistortion, five_looks, run_recipe
+from benchmarks.recipes import AS_SUBMITTED, FINAL, RECIPES, UNDISTORTED, RandomDistortion, five_looks
+from lesson.recipe import compare, run_recipe
 
 BLACK = -0.4242
 
@@ -110,7 +111,7 @@ def test_a_network_is_as_large_as_it_says(name):
 
 
 def test_five_looks_are_the_mean_over_an_image_and_its_neighbours():
-    images, model = noise(7, 28, margin=1), recipes.FastNet().eval()
+    images, model = noise(7, 28, margin=1), recipes.fast_network().eval()
     padded = F.pad(images, [1] * 4, value=BLACK)
     corners = [(1, 1), (0, 1), (2, 1), (1, 0), (1, 2)]
     by_hand = sum(model(padded[:, :, y : y + 28, x : x + 28]) for y, x in corners) / 5
@@ -123,14 +124,17 @@ def test_five_looks_are_the_mean_over_an_image_and_its_neighbours():
 def recorded(recipe, seed=1, **changes):
     """Run it; return the first pixel of every image that it trained on, and the model."""
 
-    class Recorder(recipe.network):
-        def forward(self, x):
-            if self.training:
-                seen.append(x[:, 0, 0, 0].tolist())
-            return super().forward(x)
+    def network():
+        model = recipe.network()
+        model.register_forward_pre_hook(record)
+        return model
+
+    def record(model, inputs):
+        if model.training:
+            seen.append(inputs[0][:, 0, 0, 0].tolist())
 
     seen = []
-    model, _ = run_recipe(replace(recipe, network=Recorder, **changes), toy_data(64), toy_data(10), seed=seed)
+    model, _ = run_recipe(replace(recipe, network=network, **changes), toy_data(64), toy_data(10), seed=seed)
     return seen, model.state_dict()
 
 
@@ -250,3 +254,9 @@ def test_a_run_of_fast_made_again_gives_its_row():
         columns = ["train_loss", "test_loss", "test_accuracy"]
         is_same = all(f"{row[name]:.6g}" == f"{before[name]:.6g}" for name in columns)
         assert is_same or abs(row["test_accuracy"] - others.mean()) < 4 * others.std()
+
+
+def test_a_gain_is_shown_where_chance_does_not_make_it():
+    """Differences 0.1, 0.2, 0.3: mean 0.2, standard error 0.1 / √3; Student's limit for three is 4.30 of these."""
+    assert compare([1, 2, 3], [1.1, 2.2, 3.3]) == {"gain": "+0.20", "std error": "0.06", "shown": "no"}
+    assert compare([1, 2, 3], [0.9, 1.9, 2.91]) == {"gain": "-0.10", "std error": "0.00", "shown": "yes"}

@@ -1,0 +1,89 @@
+"""A recipe: all that a training needs in one object; how it is run, and how runs of two recipes are compared."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+from scipy import stats
+from torch import nn
+
+from helpers import TensorLoader, fit
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that a training run needs besides data, device and seed."""
+
+    name: str
+    network: Callable  # () -> nn.Module
+    optimizer: Callable  # (parameters) -> Optimizer
+    scheduler: Callable  # (optimizer, batches in the whole run) -> scheduler
+    step_every: str = "epoch"  # or "batch": when the scheduler steps
+    batch_size: int = 64
+    epochs: int = 20
+    augment: Callable | None = None  # (images) -> images
+    plain_epochs: int = 0  # at the end, not augmented
+    average: Callable | None = None  # (model) -> AveragedModel
+    channels_last: bool = False  # how weights lie in a CPU's memory: convolutions are faster then
+
+
+def build(recipe: Recipe, device="cpu") -> nn.Module:
+    """A fresh network of a recipe, on the device."""
+    # On the CPU only: on Apple's GPUs, PyTorch before mid-2026 got BatchNorm's gradients wrong with it.
+    use_it = recipe.channels_last and torch.device(device).type == "cpu"
+    return recipe.network().to(device, memory_format=torch.channels_last if use_it else torch.contiguous_format)
+
+
+def run_recipe(recipe: Recipe, train_set, test_set, device="cpu", seed=1, epochs=None, **fit_options):
+    """Train a fresh network by a recipe; return (the network to use, the history).
+
+    fit_options go to fit: checkpoint, resume, after_epoch.
+    """
+    epochs = epochs or recipe.epochs
+    torch.manual_seed(seed)  # weights, dropout, augmentation
+    order = torch.Generator().manual_seed(seed)  # of the images: the same for every network
+    model = build(recipe, device)
+    plan = {"augment": recipe.augment, "augment_epochs": max(1, epochs - recipe.plain_epochs)}
+    loader = TensorLoader(train_set, recipe.batch_size, shuffle=True, generator=order, **plan)
+    test_loader = TensorLoader(test_set, 1000)
+    optimizer = recipe.optimizer(model.parameters())
+    scheduler = recipe.scheduler(optimizer, epochs * len(loader))
+    average = recipe.average(model) if recipe.average else None
+    how = {"average": average, "step_every": recipe.step_every, **fit_options}
+    history = fit(model, device, loader, test_loader, optimizer, scheduler, epochs, **how)
+    return (average.module if average else model), history
+
+
+def compare(before: list[float], after: list[float]) -> dict:
+    """Mean gain of paired runs in points of accuracy, its standard error, and whether chance can't explain it.
+
+    It is shown where it is larger than what chance alone makes of it 95 times in 100, by Student's t.
+    """
+    gains = pd.Series([new - old for old, new in zip(before, after)])
+    error = gains.std() / len(gains) ** 0.5
+    shown = abs(gains.mean()) > stats.t.ppf(0.975, len(gains) - 1) * error
+    return {
+        "gain": f"{round(gains.mean(), 2) + 0:+.2f}",
+        "std error": f"{error:.2f}",
+        "shown": "yes" if shown else "no",
+    }
+
+
+def table_of_gains(results: dict, pairs: dict[str, tuple[str, str]]) -> pd.DataFrame:
+    """Gains of results.json's recipes, a row for each pair (before, after), over the seeds that both have."""
+    runs = {name: recipe["last"] for name, recipe in results["recipes"].items()}
+    rows = [{"change": name, **compare(runs[before], runs[after])} for name, (before, after) in pairs.items()]
+    return pd.DataFrame(rows).set_index("change")
+
+
+def closing_table(results: dict, yours: dict[str, float]) -> pd.DataFrame:
+    """Accuracies (%) of your runs beside results.json's, mean ± standard deviation, with one look and with five."""
+    rows = {}
+    for name in ("as submitted", "final", "fast", "small"):
+        for column, words in [("last", name), ("five_looks", f"{name}, five looks")]:
+            runs = pd.Series(results["recipes"][name].get(column, []), dtype=float)
+            if len(runs):
+                mine = f"{yours[words]:.2f}%" if words in yours else ""
+                rows[words] = {"your run": mine, "ten runs": f"{runs.mean():.2f} ± {runs.std():.2f}%"}
+    return pd.DataFrame.from_dict(rows, orient="index")
