@@ -120,7 +120,7 @@ def check_batch(output, labels: torch.Tensor) -> None:
         raise ValueError("model returns probabilities: leave out its softmax, the loss takes logits")
 
 
-def averages(loss_sum, correct, samples: int) -> tuple[float, float]:
+def per_sample(loss_sum, correct, samples: int) -> tuple[float, float]:
     """(loss, accuracy in %) per sample. Raises ValueError where there was no sample, or the loss is no number."""
     if samples == 0:
         raise ValueError("loader gave no batch: its dataset is empty, or smaller than a batch that drop_last drops")
@@ -155,7 +155,7 @@ def train(model: nn.Module, device, loader, optimizer, scheduler=None, average=N
         loss_sum += loss.detach() * len(labels)  # no .item(): a GPU would wait for it at every batch
         correct += (output.argmax(1) == labels).sum()
         samples += len(labels)
-    return averages(loss_sum, correct, samples)
+    return per_sample(loss_sum, correct, samples)
 
 
 @torch.no_grad()
@@ -171,7 +171,7 @@ def test(model: nn.Module, device, loader) -> tuple[float, float]:
         loss_sum += F.cross_entropy(output, labels, reduction="sum")
         correct += (output.argmax(1) == labels).sum()
         samples += len(labels)
-    return averages(loss_sum, correct, samples)
+    return per_sample(loss_sum, correct, samples)
 
 
 @torch.no_grad()
@@ -311,7 +311,7 @@ def plot_curves(history: pd.DataFrame, title="", target: float | None = 99.28, e
     panels[0].set(ylabel="loss (log scale)", yscale="log", title=title)
     low = min(99, target or 99, history["test_accuracy"].iloc[-1]) - 1  # the first epochs are out of sight
     panels[1].set(ylabel="accuracy (%)", ylim=(low, 100.1))
-    panels[2].set(ylabel="learning rate", xlabel="epoch", xlim=(0.5, (epochs or len(history)) + 0.5), ylim=(0, None))
+    panels[2].set(ylabel="learning\nrate", xlabel="epoch", xlim=(0.5, (epochs or len(history)) + 0.5), ylim=(0, None))
     panels[2].xaxis.set(major_locator=plt.MaxNLocator(integer=True))
     panels[0].yaxis.set(major_locator=plt.LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}", minor_formatter="")
     if target is not None:

@@ -51,7 +51,7 @@ SHIFTS = [(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)]  # rows, columns; what is ro
 def five_looks(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
     """Log-probabilities (N, classes) for images (N, 1, 28, 28): the mean over each and its four neighbours."""
     looks = [log_probabilities(model, images.roll(shift, dims=(2, 3))) for shift in SHIFTS]
-    return torch.stack(looks).mean(0).log_softmax(dim=1)
+    return torch.stack(looks).mean(0).log_softmax(dim=1)  # so that probabilities add up to 1 again
 
 
 AS_SUBMITTED = Recipe(
@@ -224,7 +224,7 @@ FINAL = replace(
     network=final_network,
     **one_cycle(lr=0.1, weight_decay=5e-4),
     batch_size=128,
-    channels_last=True,
+    channels_last=True,  # faster on a CPU
 )
 SMALL = replace(FINAL, name="small", network=small_network, epochs=15)
 

@@ -71,8 +71,8 @@ def plot_jumps(layers: list[tuple[str, int, int]], pixels=13) -> plt.Figure:
         reads = [(i, j) for i in seen for j in windows[height - 1][i]] if height else []
         for i, j in reads:
             axes.plot([places[height][i], places[height - 1][j]], [height, height - 1], color="C3", zorder=0)
-        jump = f"jump {places[height][1] - places[height][0]:.0f}" if height else f"{len(seen)} are seen"
-        axes.text(pixels, height, f"{layers[height - 1][0] if height else 'pixels'}\n{jump}", va="center", fontsize=9)
+        apart = f"{places[height][1] - places[height][0]:.0f} apart" if height else f"{len(seen)} are seen"
+        axes.text(pixels, height, f"{layers[height - 1][0] if height else 'pixels'}\n{apart}", va="center", fontsize=9)
         seen = {j for _, j in reads}
     axes.set(xlim=(-1, pixels + 4), ylim=(-0.5, len(layers) + 0.5))
     return figure
@@ -208,18 +208,18 @@ def plot_distortions(images: torch.Tensor, distorted_by: dict[str, torch.Tensor]
     return figure
 
 
-def draw_lines(lines: dict, target: float, ylim: tuple, xlabel: str) -> plt.Figure:
-    """Test accuracy (%): lines (x, y) by name, each named at its end, and the target."""
+def draw_lines(lines: dict, target: float, ylim: tuple, xlabel: str, name_at=0.14) -> plt.Figure:
+    """Test accuracy (%): lines (x, y) by name, each named at its end; the target, named at a part of the width."""
     figure, axes = plt.subplots(figsize=(5.4, 3.4))
     axes.axhline(target, color="C4", linewidth=1, linestyle="--")
     on_white = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
     name = f"the brief, {target}%"
-    axes.text(0.14, target, name, color="C4", va="center", bbox=on_white, transform=axes.get_yaxis_transform())
+    axes.text(name_at, target, name, color="C4", va="center", bbox=on_white, transform=axes.get_yaxis_transform())
     height = ylim[0]
     for name, (x, y) in sorted(lines.items(), key=lambda line: line[1][1][-1]):
         (line,) = axes.plot(x, y, "o-", markersize=3)
         height = max(y[-1], height + 0.06 * (ylim[1] - ylim[0]))  # so that no two names overlap
-        axes.annotate(name, (x[-1], height), (4, 0), textcoords="offset points", color=line.get_color(), bbox=on_white)
+        axes.annotate(name, (x[-1], height), (4, 0), textcoords="offset points", color=line.get_color())
     axes.set(xlabel=xlabel, ylabel="test accuracy (%)", ylim=ylim, xlim=(0, None))
     axes.xaxis.set_major_locator(plt.MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     return figure
@@ -234,7 +234,7 @@ def plot_epochs(results: dict, names: list[str], ylim=(99.0, 99.7)) -> plt.Figur
 def plot_seconds(histories: dict[str, pd.DataFrame], target=99.28) -> plt.Figure:
     """Test accuracy (%) against seconds of training, summed up, for fit's histories."""
     lines = {name: (run["seconds"].cumsum().values, run["test_accuracy"].values) for name, run in histories.items()}
-    return draw_lines(lines, target, (98, 99.8), "seconds of training")
+    return draw_lines(lines, target, (98, 99.8), "seconds of training", name_at=0.3)
 
 
 def plot_schedule(rates, momenta, brief_rate=0.01) -> plt.Figure:

@@ -74,7 +74,7 @@ def table_of_gains(results: dict, pairs: dict[str, tuple[str, str]]) -> pd.DataF
     """Gains of results.json's recipes, a row for each pair (before, after), over the seeds that both have."""
     runs = {name: recipe["last"] for name, recipe in results["recipes"].items()}
     rows = [{"change": name, **compare(runs[before], runs[after])} for name, (before, after) in pairs.items()]
-    return pd.DataFrame(rows).set_index("change")
+    return pd.DataFrame(rows).set_index("change").rename_axis(None)
 
 
 def closing_table(results: dict, yours: dict[str, float]) -> pd.DataFrame:

@@ -55,7 +55,7 @@ def test_seeds_and_lines():
 
 def test_jumps():
     texts = texts_of(figures.plot_jumps([("one", 3, 1), ("two", 3, 2), ("three", 3, 1)]))
-    assert all(words in texts for words in ("pixels\n9 are seen", "one\njump 1", "two\njump 2", "three\njump 2"))
+    assert all(words in texts for words in ("pixels\n9 are seen", "one\n1 apart", "two\n2 apart", "three\n2 apart"))
 
 
 def test_kernels_maps_and_digits():
