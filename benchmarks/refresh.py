@@ -184,7 +184,7 @@ def photograph_page() -> None:
         page.wait_for_timeout(500)
         page.screenshot(path=ROOT / "images" / "page.png")
     picture = Image.open(ROOT / "images" / "page.png").convert("RGB")
-    picture.quantize(128, dither=Image.Dither.NONE).save(ROOT / "images" / "page.png", optimize=True)
+    picture.quantize(64, dither=Image.Dither.NONE).save(ROOT / "images" / "page.png", optimize=True)
 
 
 def update(check: bool) -> list[str]:

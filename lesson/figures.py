@@ -211,15 +211,16 @@ def plot_distortions(images: torch.Tensor, distorted_by: dict[str, torch.Tensor]
 def draw_lines(lines: dict, target: float, ylim: tuple, xlabel: str, name_at=0.14) -> plt.Figure:
     """Test accuracy (%): lines (x, y) by name, each named at its end; the target, named at a part of the width."""
     figure, axes = plt.subplots(figsize=(5.4, 3.4))
-    axes.axhline(target, color="C4", linewidth=1, linestyle="--")
-    on_white = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+    end, height = max(x[-1] for x, _ in lines.values()), ylim[0]
+    axes.plot([0, end], [target, target], color="C4", linewidth=1, linestyle="--")
     name = f"the brief, {target}%"
-    axes.text(name_at, target, name, color="C4", va="center", bbox=on_white, transform=axes.get_yaxis_transform())
-    height = ylim[0]
-    for name, (x, y) in sorted(lines.items(), key=lambda line: line[1][1][-1]):
-        (line,) = axes.plot(x, y, "o-", markersize=3)
+    on_white = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+    axes.text(name_at * end, target, name, color="C4", va="center", bbox=on_white)
+    for number, (name, (x, y)) in enumerate(sorted(lines.items(), key=lambda line: line[1][1][-1])):
+        axes.plot(x, y, "o-", markersize=3, color=f"C{number}")
         height = max(y[-1], height + 0.06 * (ylim[1] - ylim[0]))  # so that no two names overlap
-        axes.annotate(name, (x[-1], height), (4, 0), textcoords="offset points", color=line.get_color())
+        place, away = ((x[-1], height), (4, 0)) if x[-1] > end / 4 else ((x[0], y[0]), (-1, -12))  # or under a short one
+        axes.annotate(name, place, away, textcoords="offset points", color=f"C{number}")
     axes.set(xlabel=xlabel, ylabel="test accuracy (%)", ylim=ylim, xlim=(0, None))
     axes.xaxis.set_major_locator(plt.MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     return figure
