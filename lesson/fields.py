@@ -154,7 +154,7 @@ def trace(model: nn.Module, input_size=(1, 28, 28)) -> list[Operation]:
     return follow.operations
 
 
-def add_layers(model: nn.Sequential, **layers: nn.Module) -> None:
+def add_to(model: nn.Sequential, **layers: nn.Module) -> None:
     """Append layers by name; print the shape that comes out, all parameters so far, and the receptive field."""
     for name, layer in layers.items():
         model.add_module(name, layer)

@@ -219,7 +219,9 @@ def draw_lines(lines: dict, target: float, ylim: tuple, xlabel: str, name_at=0.1
     for number, (name, (x, y)) in enumerate(sorted(lines.items(), key=lambda line: line[1][1][-1])):
         axes.plot(x, y, "o-", markersize=3, color=f"C{number}")
         height = max(y[-1], height + 0.06 * (ylim[1] - ylim[0]))  # so that no two names overlap
-        place, away = ((x[-1], height), (4, 0)) if x[-1] > end / 4 else ((x[0], y[0]), (-1, -12))  # if short, below
+        place, away = (x[-1], height), (4, 0)
+        if x[-1] < end / 4:  # a short line is named below its start
+            place, away = (x[0], max(y[0], ylim[0] + 0.15)), (-1, -12)
         axes.annotate(name, place, away, textcoords="offset points", color=f"C{number}")
     axes.set(xlabel=xlabel, ylabel="test accuracy (%)", ylim=ylim, xlim=(0, None))
     axes.xaxis.set_major_locator(plt.MaxNLocator(integer=True, steps=[1, 2, 5, 10]))

@@ -50,17 +50,17 @@ class Guesses:
     def check(self, question: str, guess, truth=None, why: str = "", tolerance: float = 0) -> None:
         """Show the truth and why it is so, folded where guess is None. Without a truth, it is the one in ANSWERS.
 
-        A number is right if it is at most tolerance away from the truth, a word if it is the same.
+        A number is right if it is at most tolerance away from the truth, a word if it begins with the truth.
         """
         if truth is None:
             truth, why, tolerance = ANSWERS[question]
         if guess is None:
             right = None
         elif isinstance(truth, str):
-            right = re.sub("[ _]", "-", str(guess).strip().lower()).startswith(truth)
+            right = re.sub("[ _-]", "", str(guess).lower()).startswith(re.sub("-", "", truth))
         else:
             try:
-                right = abs(float(guess) - truth) <= tolerance
+                right = abs(float(str(guess).replace(",", "")) - truth) <= tolerance
             except (ValueError, TypeError):
                 print(f"{guess!r} is no number: write one such as 7 or 1234")
                 right = None
@@ -137,14 +137,12 @@ def check_change(mine: Recipe, base: Recipe, train_set: TensorDataset, device="c
     if replace(mine, name=base.name) == base:
         print("nothing is changed yet")
         return
-    halves = TensorDataset(*train_set[:50_000]), TensorDataset(*train_set[50_000:])
+    parts = TensorDataset(*train_set[:50_000]), TensorDataset(*train_set[50_000:])
     before, after = [], []
     for seed in (1, 2, 3):
         for recipe, accuracies in ((mine, after), (base, before)):  # yours first: a mistake shows at once
-            _, history = run_recipe(recipe, *halves, device, seed, 2, after_epoch=lambda history: None)
+            _, history = run_recipe(recipe, *parts, device, seed, 2, after_epoch=lambda history: None)
             accuracies.append(history["test_accuracy"].iloc[-1])
         print(f"seed {seed}: {before[-1]:.2f}% before, {after[-1]:.2f}% with your change")
-    found = compare(before, after)
-    print(
-        f"{found['gain']} ± {found['std error']} points: {'' if found['shown'] == 'yes' else 'not '}shown by three pairs"
-    )
+    gain, error, shown = compare(before, after)
+    print(f"{gain:+.2f} ± {error:.2f} points: {'' if shown else 'not '}shown by three pairs")

@@ -19,9 +19,9 @@ class Recipe:
     network: Callable  # () -> nn.Module
     optimizer: Callable  # (parameters) -> Optimizer
     scheduler: Callable  # (optimizer, batches in the whole run) -> scheduler
+    batch_size: int
+    epochs: int
     step_every: str = "epoch"  # or "batch": when the scheduler steps
-    batch_size: int = 64
-    epochs: int = 20
     augment: Callable | None = None  # (images) -> images
     plain_epochs: int = 0  # at the end, not augmented
     average: Callable | None = None  # (model) -> AveragedModel
@@ -55,26 +55,24 @@ def run_recipe(recipe: Recipe, train_set, test_set, device="cpu", seed=1, epochs
     return (average.module if average else model), history
 
 
-def compare(before: list[float], after: list[float]) -> dict:
-    """Mean gain of paired runs in points of accuracy, its standard error, and whether chance can't explain it.
+def compare(before: list[float], after: list[float]) -> tuple[float, float, bool]:
+    """Mean gain of paired runs in points of accuracy, its standard error, and whether it is shown.
 
-    It is shown where it is larger than what chance alone makes of it 95 times in 100, by Student's t.
+    It is where it is larger than what chance alone makes of it 95 times in 100, by Student's t.
     """
     gains = pd.Series([new - old for old, new in zip(before, after)])
     error = gains.std() / len(gains) ** 0.5
-    shown = abs(gains.mean()) > stats.t.ppf(0.975, len(gains) - 1) * error
-    return {
-        "gain": f"{round(gains.mean(), 2) + 0:+.2f}",
-        "std error": f"{error:.2f}",
-        "shown": "yes" if shown else "no",
-    }
+    return gains.mean(), error, abs(gains.mean()) > stats.t.ppf(0.975, len(gains) - 1) * error
 
 
 def table_of_gains(results: dict, pairs: dict[str, tuple[str, str]]) -> pd.DataFrame:
     """Gains of results.json's recipes, a row for each pair (before, after), over the seeds that both have."""
-    runs = {name: recipe["last"] for name, recipe in results["recipes"].items()}
-    rows = [{"change": name, **compare(runs[before], runs[after])} for name, (before, after) in pairs.items()]
-    return pd.DataFrame(rows).set_index("change").rename_axis(None)
+    runs, rows = {name: recipe["last"] for name, recipe in results["recipes"].items()}, {}
+    for name, (before, after) in pairs.items():
+        gain, error, shown = compare(runs[before], runs[after])
+        gain = round(gain, 2) + 0  # no -0.00
+        rows[name] = {"gain": f"{gain:+.2f}", "shown": "yes" if shown else "no", "std error": f"{error:.2f}"}
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def closing_table(results: dict, yours: dict[str, float]) -> pd.DataFrame:

@@ -1,14 +1,16 @@
 """Each drawing of the lesson shows the numbers that it was given."""
 
 import re
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
 from torch import nn
+from torch.utils.data import TensorDataset
 
-from benchmarks.recipes import Net
+from benchmarks.recipes import REPAIRED, Net
 from lesson import figures, questions
 from lesson.questions import Guesses, problem_of
 
@@ -54,7 +56,9 @@ def test_seeds_and_lines():
 
 
 def test_jumps():
-    texts = texts_of(figures.plot_jumps([("one", 3, 1), ("two", 3, 2), ("three", 3, 1)]))
+    figure = figures.plot_jumps([("one", 3, 1), ("two", 3, 2), ("three", 3, 1)])
+    texts = texts_of(figure)
+    assert len(figure.axes[0].lines) == 3 + 3 * 3 + 7 * 3  # what one, three, seven numbers read
     assert all(words in texts for words in ("pixels\n9 are seen", "one\n1 apart", "two\n2 apart", "three\n2 apart"))
 
 
@@ -122,3 +126,17 @@ def test_exercises_are_checked(capsys):
         ["you", "read", "3"],
         ["you", "read", "4"],
     ]
+
+
+def test_a_change_of_your_own_is_compared_with_its_base(capsys, monkeypatch):
+    def run_recipe(recipe, train_part, test_part, device, seed, epochs, after_epoch):
+        assert (len(train_part), len(test_part), epochs) == (50_000, 10_000, 2)
+        return None, pd.DataFrame({"test_accuracy": [0, 98 + seed + (0.2 if recipe.batch_size == 32 else 0)]})
+
+    monkeypatch.setattr(questions, "run_recipe", run_recipe)
+    data = TensorDataset(torch.zeros(60_000), torch.zeros(60_000))
+    questions.check_change(replace(REPAIRED, name="mine"), REPAIRED, data)
+    questions.check_change(replace(REPAIRED, name="mine", batch_size=32), REPAIRED, data)
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "nothing is changed yet" and said[1] == "seed 1: 99.00% before, 99.20% with your change"
+    assert said[4:] == ["+0.20 ± 0.00 points: shown by three pairs"]

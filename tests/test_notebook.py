@@ -1,6 +1,7 @@
 """S6_Part2.ipynb: what is made from it and carried in it, what it stores, and that it runs alone. (nbval runs it, too.)"""
 
 import ast
+import base64
 import os
 import re
 import shutil
@@ -154,7 +155,10 @@ def test_it_is_stored_as_one_full_run(notebook):
         assert not re.search(r"(?<![\w.:/<])/[a-z]+/[\w.-]+/[\w.-]+", text_of(cell)), "an absolute path"
     full = [accuracy for cell in code for accuracy in last_accuracies(cell)]
     assert len(full) >= 2 and min(full) >= 99
-    assert (ROOT / refresh.NOTEBOOK).stat().st_size < 2.3e6
+    assert (ROOT / refresh.NOTEBOOK).stat().st_size < 2e6
+    (page,) = tagged(notebook, "page")
+    still = base64.b64encode((ROOT / "images" / "page.png").read_bytes()).decode()
+    assert still in page.outputs[0].data["text/html"]  # what shows where scripts don't run
 
 
 def last_accuracies(cell) -> list[float]:

@@ -16,7 +16,7 @@ from torch.utils.data import TensorDataset
 import helpers
 from benchmarks import recipes, study
 from benchmarks.recipes import AS_SUBMITTED, FINAL, RECIPES, UNDISTORTED, RandomDistortion, five_looks
-from lesson.recipe import compare, run_recipe
+from lesson.recipe import closing_table, compare, run_recipe, table_of_gains
 
 BLACK = -0.4242
 
@@ -258,5 +258,17 @@ def test_a_run_of_fast_made_again_gives_its_row():
 
 def test_a_gain_is_shown_where_chance_does_not_make_it():
     """Differences 0.1, 0.2, 0.3: mean 0.2, standard error 0.1 / √3; Student's limit for three is 4.30 of these."""
-    assert compare([1, 2, 3], [1.1, 2.2, 3.3]) == {"gain": "+0.20", "std error": "0.06", "shown": "no"}
-    assert compare([1, 2, 3], [0.9, 1.9, 2.91]) == {"gain": "-0.10", "std error": "0.00", "shown": "yes"}
+    gain, error, shown = compare([1, 2, 3], [1.1, 2.2, 3.3])
+    assert (gain, error, bool(shown)) == (pytest.approx(0.2), pytest.approx(0.1 / 3**0.5), False)
+    assert compare([1, 2, 3], [0.9, 1.9, 2.91])[2]
+    study_of = {"one": {"last": [1.0, 2.0, 3.0]}, "two": {"last": [0.9, 1.9, 2.91, 9.0]}}
+    table = table_of_gains({"recipes": study_of}, {"row": ("one", "two")})
+    assert table.loc["row"].to_dict() == {"gain": "-0.10", "shown": "yes", "std error": "0.00"}
+
+
+def test_the_closing_table_has_your_runs_beside_the_study_s():
+    runs = {"last": [99.0, 99.2], "five_looks": [99.3, 99.3]}
+    study_of = {name: runs for name in ("as submitted", "final", "fast")} | {"small": {"last": [98.0, 98.0]}}
+    table = closing_table({"recipes": study_of}, {"final": 99.123, "final, five looks": 99.5})
+    assert table.loc["final"].tolist() == ["99.12%", "99.10 ± 0.14%"] and table.loc["small"].tolist()[0] == ""
+    assert table.loc["final, five looks"].tolist() == ["99.50%", "99.30 ± 0.00%"] and len(table) == 7
