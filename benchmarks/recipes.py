@@ -140,8 +140,10 @@ AUGMENTED = replace(ONE_CYCLE, name="augmentation", augment=RandomDistortion())
 
 def towards(averages, values, count):
     """Move each average a share of the way to its value, count batches after the start."""
-    if averages[0].is_floating_point():  # not BatchNorm's counters
-        torch._foreach_lerp_(averages, values, max(9 / (10 + int(count)), 0.001))
+    share = max(9 / (10 + int(count)), 0.001)
+    for average, value in zip(averages, values):
+        if average.is_floating_point():  # not BatchNorm's counters
+            average.lerp_(value, share)
 
 
 def moving_average(model: nn.Module) -> AveragedModel:

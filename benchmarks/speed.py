@@ -33,7 +33,7 @@ CSV = ROOT / "benchmarks" / "speed.csv"
 
 
 def official_loader(device: str) -> DataLoader:
-    """Batches as PyTorch's example makes them (pytorch/examples, mnist/main.py): each picture is decoded anew.
+    """Batches as PyTorch's example makes them (pytorch/examples, mnist/main.py): each picture is converted anew.
 
     On a GPU one worker prepares them, as there. Here they are shuffled on a CPU, too.
     """
