@@ -151,7 +151,8 @@ def plot_seeds(results: dict, names: list, yours: dict | None = None) -> plt.Fig
     axes.text(1.02, -0.95, "mean", transform=axes.get_yaxis_transform(), va="center")
     axes.axvline(results["brief"], color="C4", linewidth=1, linestyle="--", zorder=0)
     axes.locator_params(axis="x", steps=[1, 2, 5, 10], nbins=5)
-    axes.text(results["brief"], -0.95, f" the brief, {results['brief']}%", color="C4", va="center")
+    side = "left" if results["brief"] < sum(axes.get_xlim()) / 2 else "right"  # of it, where there is room
+    axes.text(results["brief"], -0.95, f" the brief, {results['brief']}% ", color="C4", va="center", ha=side)
     axes.set_yticks(range(len(names)), [name if isinstance(name, str) else ", ".join(name) for name in names])
     axes.set(ylim=(len(names) - 0.5, -1.2), xmargin=0.15, xlabel="test accuracy after the last epoch (%)")
     return figure
