@@ -57,7 +57,7 @@ class Guesses:
         if guess is None:
             right = None
         elif isinstance(truth, str):
-            right = re.sub("[ _-]", "", str(guess).lower()).startswith(re.sub("-", "", truth))
+            right = re.sub("[ _-]", "", str(guess).lower()).startswith(truth.replace("-", ""))
         else:
             try:
                 right = abs(float(str(guess).replace(",", "")) - truth) <= tolerance

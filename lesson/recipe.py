@@ -58,7 +58,7 @@ def run_recipe(recipe: Recipe, train_set, test_set, device="cpu", seed=1, epochs
 def compare(before: list[float], after: list[float]) -> tuple[float, float, bool]:
     """Mean gain of paired runs in points of accuracy, its standard error, and whether it is shown.
 
-    It is where it is larger than what chance alone makes of it 95 times in 100, by Student's t.
+    Shown: if the change did nothing, fewer than 5 in 100 such sets of seeds would make as much of it (Student's t).
     """
     gains = pd.Series([new - old for old, new in zip(before, after)])
     error = gains.std() / len(gains) ** 0.5
