@@ -24,6 +24,8 @@ from torchvision.datasets import MNIST
 from torchvision.datasets.utils import check_integrity, download_url
 
 MEAN, STD = 0.1307, 0.3081  # of the training pixels, scaled to 0..1
+BACKGROUND = -MEAN / STD  # a pixel without ink, normalised
+SHIFTS = [(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)]  # rows, columns
 
 STYLE = {  # for plt.rcParams.update: legible on a phone, colours that the colour-blind can tell apart
     "figure.figsize": (5.4, 3.2),
@@ -82,29 +84,24 @@ class TensorLoader:
     """Batches of a TensorDataset (images, labels) that lies on its device; len() counts batches.
 
     Works where a DataLoader works, and is faster: it picks a whole batch at once. augment, a function
-    from images to images, changes each batch in the first augment_epochs passes. generator (on the
-    CPU) fixes the order.
+    from images to images, changes each batch. generator (on the CPU) fixes the order.
     """
 
-    def __init__(self, dataset, batch_size, *, shuffle=False, augment=None, generator=None, augment_epochs=math.inf):
+    def __init__(self, dataset, batch_size, *, shuffle=False, augment=None, generator=None):
         self.dataset, self.batch_size, self.shuffle = dataset, batch_size, shuffle
-        self.augment, self.augment_epochs, self.generator = augment, augment_epochs, generator
-        self.epoch = 0  # passes so far
+        self.augment, self.generator = augment, generator
 
     def __len__(self) -> int:
         return math.ceil(len(self.dataset) / self.batch_size)
 
     def __iter__(self):
         images, labels = self.dataset.tensors
-        self.epoch += 1
         order = torch.arange(len(labels))
         if self.shuffle:
             order = torch.randperm(len(labels), generator=self.generator)
         for batch in order.to(labels.device).split(self.batch_size):
             picked = images[batch]
-            if self.augment is not None and self.epoch <= self.augment_epochs:
-                picked = self.augment(picked)
-            yield picked, labels[batch]
+            yield picked if self.augment is None else self.augment(picked), labels[batch]
 
 
 # ---- Training and testing
@@ -181,6 +178,25 @@ def log_probabilities(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
     return torch.cat([F.log_softmax(model(batch.clone()), dim=1) for batch in images.split(1000)])
 
 
+def shifted(images: torch.Tensor, rows: int, columns: int, background: float = BACKGROUND) -> torch.Tensor:
+    """Images (N, C, H, W) moved down and to the right by some pixels; what comes in is background."""
+    height, width = images.shape[2:]
+    edge = max(abs(rows), abs(columns))
+    padded = F.pad(images, [edge] * 4, value=background)
+    return padded[:, :, edge - rows : edge - rows + height, edge - columns : edge - columns + width]
+
+
+def five_looks(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """Log-probabilities (N, classes) for images (N, 1, 28, 28): the mean over each and its four neighbours."""
+    looks = [log_probabilities(model, shifted(images, *shift)) for shift in SHIFTS]
+    return torch.stack(looks).mean(0).log_softmax(dim=1)  # so that probabilities add up to 1 again
+
+
+def count_parameters(model: nn.Module) -> int:
+    """How many numbers a network learns."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
 def epoch_line(history: list[dict]) -> str:
     """The last epoch of a history as a line of text."""
     last = history[-1]
@@ -228,8 +244,6 @@ def fit(
     if history:
         after_epoch(history)  # a complete run is shown, too
     for epoch in range(len(history) + 1, epochs + 1):
-        if isinstance(train_loader, TensorLoader):
-            train_loader.epoch = epoch - 1  # where augment_epochs counts from
         lr, start = float(optimizer.param_groups[0]["lr"]), time.perf_counter()
         by_batch = scheduler if step_every == "batch" else None
         train_loss, train_accuracy = train(model, device, train_loader, optimizer, by_batch, average)

@@ -1,9 +1,10 @@
-"""Execute S6_Part2.ipynb in place, and show how far it is: python -m benchmarks.execute
+"""Execute a notebook in place, and show how far it is: python -m benchmarks.execute [S6_Part2.ipynb]
 
 The notebook is written once, when all its cells have run; where one fails, its error is shown and the file stays
 as it was. Nothing of the progress shown here is stored.
 """
 
+import argparse
 import os
 import re
 import sys
@@ -42,22 +43,30 @@ class WatchedClient(NotebookClient):
 
 
 def main() -> None:
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("notebook", nargs="?", type=Path, default=NOTEBOOK, help="default: S6_Part2.ipynb")
+    path = parser.parse_args().notebook
+    execute(path)
+    print(f"{path.name} now holds the outputs of this run.")
+
+
+def execute(path: Path) -> None:
+    """Run a notebook's cells in its own folder and store their outputs; exit with the error where one fails."""
+    notebook = nbformat.read(path, as_version=4)
     code = sum(cell.cell_type == "code" for cell in notebook.cells)
     look = "{n_fmt}/{total_fmt} cells |{bar:20}| {elapsed} {postfix}"
     with tempfile.TemporaryDirectory() as folder, tqdm(total=code, bar_format=look, mininterval=0.5) as bar:
         # Talk to the kernel through files, where the system can: through a port it warns of listeners.
         files = {} if os.name == "nt" else {"transport": "ipc", "ip": f"{folder}/kernel"}
         manager = AsyncKernelManager(kernel_name="python3", **files)
-        where = {"metadata": {"path": str(NOTEBOOK.parent)}}
+        where = {"metadata": {"path": str(path.resolve().parent)}}
         client = WatchedClient(notebook, bar, km=manager, timeout=None, record_timing=False, resources=where)
         try:
             client.execute(cleanup_kc=True)  # and end the kernel: it isn't the client's own
         except CellExecutionError as error:
             sys.exit(f"\n{error}\nThe notebook's file is as it was.")
-    nbformat.write(notebook, NOTEBOOK.with_suffix(".unfinished"))
-    os.replace(NOTEBOOK.with_suffix(".unfinished"), NOTEBOOK)  # whole at any moment
-    print(f"{NOTEBOOK.name} now holds the outputs of this run.")
+    nbformat.write(notebook, path.with_suffix(".unfinished"))
+    os.replace(path.with_suffix(".unfinished"), path)  # whole at any moment
 
 
 if __name__ == "__main__":

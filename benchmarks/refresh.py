@@ -1,37 +1,41 @@
 """Bring all that is made from other files up to date, in the order in which one thing is made from another.
 
-    python -m benchmarks.refresh            after a change of helpers.py, lesson/ or a recipe, a study, an execution
+    python -m benchmarks.refresh            after a change of helpers.py or lesson/, after a study, after an execution
     python -m benchmarks.refresh --check    write nothing; name what is stale, and exit with 1
 
-It doesn't execute: whether the notebook's outputs, and the page and pictures made of them, are those of today's code
-only its execution tells. By tags of the notebook's cells: "recipes" marks definitions that make benchmarks/recipes.py, "carried" is the cell
-with the texts of helpers.py and lesson/, "image:NAME" one whose picture becomes images/NAME.png, "page" the one that
-shows the page: docs/index.html, and its photograph, images/page.png, which the output holds too. In Markdown, what stands between <!-- made: NAME --> and <!-- end --> is made here:
-table, study, speed, or code:TAG and output:TAG, a listing of a cell and of what it printed.
+It doesn't execute: whether the notebook's outputs are those of today's code only its execution tells. By tags of the
+notebook's cells: "carried" is the cell with the texts of helpers.py and lesson/, "image:NAME" one whose picture becomes
+images/NAME.png, "page" the one that shows the page: docs/index.html, and its photograph, images/page.png, which the
+output holds too. Both are made again from lesson/page.html and the networks that the output holds. In Markdown, what
+stands between <!-- made: NAME --> and <!-- end --> is made here: table, study, speed, output:TAG, a listing of what a
+cell printed, and code:CLASS, that of a class in lesson/networks.py.
 """
 
+import argparse
 import base64
 import html
+import inspect
 import json
 import re
 import shutil
-import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import nbformat
 import pandas as pd
 from PIL import Image
 
+from benchmarks import speed, study
+from lesson import networks, page
 from lesson.fields import count_multiplications
+from lesson.recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parent.parent
-NOTEBOOK = "S6_Part2.ipynb"
-CARRIED = ["helpers.py", *(f"lesson/{name}.py" for name in ("fields", "figures", "page", "questions", "recipe"))]
-CARRIED += ["lesson/page.html", "lesson/results.json"]
-RECIPES_HEAD = f'''# Made from the cells of {NOTEBOOK} by benchmarks/refresh.py: change them there, not here.
-"""The lesson's networks, and the recipes that train them."""
-'''
+NOTEBOOK = ROOT / "S6_Part2.ipynb"
+MODULES = "fields figures networks page photo questions recipes results".split()
+CARRIED = ["helpers.py", *(f"lesson/{name}.py" for name in MODULES), "lesson/page.html", "lesson/results.json"]
 CARRYING_CELL = """\
 # @title The files that this notebook imports: laid beside it where they are missing (as in Colab)
 import importlib
@@ -51,79 +55,104 @@ for name, text in FILES.items():
 importlib.invalidate_caches()"""
 
 
-def recipes(sources: list[str]) -> str:
-    """The module of all marked cells: their imports, which ruff sorts and merges, then their definitions."""
-    an_import = re.compile(r"^(?:from [\w.]+ )?import (?:\([^)]*\)|.*)\n?", re.MULTILINE)
-    source = "\n\n\n".join(sources)
-    text = "\n".join([RECIPES_HEAD, *an_import.findall(source), an_import.sub("", source)])
-    for command in (["check", "--quiet", "--select=I,F401,F821", "--fix"], ["format"]):  # F821: an unknown name
-        ruff = [sys.executable, "-m", "ruff", *command, "--stdin-filename=benchmarks/recipes.py", "-"]
-        text = subprocess.run(ruff, cwd=ROOT, input=text, stdout=subprocess.PIPE, encoding="utf-8", check=True).stdout
-    return text
+# ---- From the study: results.json and tables
 
 
-def results(rows: pd.DataFrame, mistakes: pd.DataFrame, speeds: pd.DataFrame, known: dict) -> dict:
-    """The study's numbers that the notebook shows. known: the recipes by name; the other runs are older records."""
-    found, measured = {}, set(rows["recipe"])
-    for name in [name for name in known if name in measured] + sorted(measured - set(known)):
-        epochs = known[name].epochs if name in known else 20
-        runs = rows[(rows["recipe"] == name) & (rows["epochs"] == epochs)].sort_values(["seed", "epoch"])
-        one, five = runs[runs["looks"] == 1], runs[runs["looks"] == 5]
-        last = one[one["epoch"] == epochs]
-        found[name] = {"parameters": int(last["parameters"].iloc[0]), "epochs": epochs}
-        if name in known:
-            found[name]["multiplications"] = count_multiplications(known[name].network())
-        found[name]["last"] = last["test_accuracy"].round(2).tolist()
-        if len(five):
-            found[name]["five_looks"] = five["test_accuracy"].round(2).tolist()
-        found[name]["best"] = one.groupby("seed")["test_accuracy"].max().round(2).tolist()
-        found[name]["by_epoch"] = one.groupby("epoch")["test_accuracy"].mean().round(2).tolist()
-        found[name]["training"] = round(last["train_accuracy"].mean(), 2)
-    wrong = mistakes[(mistakes["recipe"] == "final") & (mistakes["looks"] == 1)].drop_duplicates()
-    hardest = wrong.groupby("image")["answer"].agg([lambda answers: answers.mode().iloc[0], "size"])
-    hardest = hardest.sort_values("size", ascending=False, kind="stable").head(20).reset_index().values.tolist()
+def by_seed(runs: pd.Series) -> dict[int, float]:
+    """Accuracies (%) by seed, rounded to one image in 10,000."""
+    return {int(seed): round(accuracy, 2) for seed, accuracy in runs.sort_index().items()}
+
+
+def numbers_of(runs: pd.DataFrame, recipe) -> dict:
+    """What results.json says of a recipe, from its runs: a row an epoch, and those with five looks."""
+    one, five = (runs[runs["looks"] == looks].set_index("seed") for looks in (1, 5))
+    last = one[one["epoch"] == recipe.epochs]
+    return {
+        "parameters": int(last["parameters"].iloc[0]),
+        "epochs": recipe.epochs,
+        "multiplications": count_multiplications(recipe.network()),
+        "last": by_seed(last["test_accuracy"]),
+        "five_looks": by_seed(five["test_accuracy"]),
+        "best": by_seed(one["test_accuracy"].groupby("seed").max()),
+        "by_epoch": one.groupby("epoch")["test_accuracy"].mean().round(2).tolist(),
+        "training": round(last["train_accuracy"].mean(), 2),
+    }
+
+
+def worst_loss(runs: pd.DataFrame) -> dict:
+    """The run with the largest test loss of all epochs: its seed, its losses and accuracies by epoch."""
+    one = runs[runs["looks"] == 1]
+    seed = int(one.loc[one["test_loss"].idxmax(), "seed"])
+    run = one[one["seed"] == seed].sort_values("epoch")
+    return {"seed": seed, **{column: run[column].round(3).tolist() for column in ("test_loss", "test_accuracy")}}
+
+
+def hardest_images(mistakes: pd.DataFrame, count: int = 20) -> list[list[int]]:
+    """The images that most runs get wrong with one look: image, usual wrong answer, number of runs."""
+    wrong = mistakes[mistakes["looks"] == 1].drop_duplicates(["seed", "image"])
+    found = wrong.groupby("image")["answer"].agg([lambda answers: answers.mode().iloc[0], "size"])
+    return found.sort_values("size", ascending=False, kind="stable").head(count).reset_index().values.tolist()
+
+
+def results(rows: pd.DataFrame, mistakes: pd.DataFrame, speeds: pd.DataFrame) -> dict:
+    """The study's numbers that the notebook shows. Raises ValueError for a recipe without runs of its own."""
+    missing = [name for name in RECIPES if not (rows["recipe"] == name).any()]
+    if missing:
+        raise ValueError(f"no run of {', '.join(missing)} as they are now: run python -m benchmarks.study")
+    found = {name: numbers_of(rows[rows["recipe"] == name], recipe) for name, recipe in RECIPES.items()}
     seconds = speeds.set_index("way")["seconds"]
     pairs = [("ours", "floor"), ("fast", "official epoch"), ("ours", "official epoch")]
-    speed = {f"{one} / {other}": round(seconds[one] / seconds[other], 2) for one, other in pairs}
-    submitted = rows[(rows["recipe"] == "as submitted") & (rows["looks"] == 1) & (rows["epochs"] == 20)]
-    worst = submitted[submitted["seed"] == submitted.loc[submitted["test_loss"].idxmax(), "seed"]]
-    dead = {column: worst.sort_values("epoch")[column].round(3).tolist() for column in ("test_loss", "test_accuracy")}
-    return {"brief": 99.28, "recipes": found, "dead_digit": dead, "hardest": hardest, "speed": speed}
+    return {
+        "brief": 99.28,
+        "recipes": found,
+        "dead_digit": worst_loss(rows[rows["recipe"] == "as submitted"]),
+        "hardest": hardest_images(mistakes[mistakes["recipe"] == "final"]),
+        "speed": {f"{one} / {other}": round(seconds[one] / seconds[other], 2) for one, other in pairs},
+    }
 
 
 def as_json(value) -> str:
-    """JSON with a line for each field, and each list of numbers on one line."""
-    return re.sub(r"\[[^][]*\]", lambda numbers: " ".join(numbers[0].split()), json.dumps(value, indent=1)) + "\n"
+    """JSON with a line for each field, and each list or table of numbers on one line."""
+    innermost = re.compile(r"\[[^][]*\]|\{[^{}\[]*\}")
+    return innermost.sub(lambda numbers: " ".join(numbers[0].split()), json.dumps(value, indent=1)) + "\n"
 
 
 def main_table(numbers: dict) -> str:
-    """The Markdown table of five rows: what was reported, and what was measured."""
-    found = numbers["recipes"]
+    """The Markdown table of what was reported and what was measured."""
     lines = [
         "| | test accuracy | with five looks | runs | parameters | million multiplications (five looks) | epochs |",
         "|---|---|---|---|---|---|---|",
         f"| the brief, as reported | {numbers['brief']}% | | 1 | 19,866 | 0.77 | 20 |",
     ]
-    for name in ("as submitted", "final", "small", "fast"):
-        run = found[name]
-        one, five = pd.Series(run["last"]), pd.Series(run.get("five_looks", []), dtype=float)
-        looks = f"{five.mean():.2f} ± {five.std():.2f}%" if len(five) else ""
-        cost = f"{run['multiplications'] / 1e6:.2f}" + (f" ({run['multiplications'] / 2e5:.2f})" if len(five) else "")
-        size = f"{len(one)} | {run['parameters']:,} | {cost} | {run['epochs']}"
-        lines.append(f"| {name} | {one.mean():.2f} ± {one.std():.2f}% | {looks} | {size} |")
+    for name in ("as submitted", "final", "small, width 16", "quick", "fast"):
+        run = numbers["recipes"][name]
+        one, five = (pd.Series(run[column], dtype=float) for column in ("last", "five_looks"))
+        cost = f"{run['multiplications'] / 1e6:.2f} ({run['multiplications'] / 2e5:.2f})"
+        lines.append(
+            f"| {name} | {one.mean():.2f} ± {one.std():.2f}% | {five.mean():.2f} ± {five.std():.2f}% | {len(one)} "
+            f"| {run['parameters']:,} | {cost} | {run['epochs']} |"
+        )
     return "\n".join(lines)
 
 
-def shown(cell, kind: str) -> list[str]:
-    """What a cell's outputs store of a kind, such as text/html."""
+# ---- From the notebook
+
+
+def stored(cell, kind: str) -> list[str]:
+    """What a cell's outputs hold of a kind, such as text/html."""
     return [output.data[kind] for output in cell.get("outputs", []) if kind in output.get("data", {})]
 
 
-def parts_of(cell, tag: str) -> dict:
-    """A tagged cell's source and what it printed, as listings for Markdown."""
-    texts = [output.get("text", output.get("data", {}).get("text/plain", "")) for output in cell.get("outputs", [])]
-    printed = "".join(texts).strip("\n")
-    return {f"code:{tag}": f"```python\n{cell.source}\n```", f"output:{tag}": f"```text\n{printed}\n```"}
+def listings(cells: dict) -> dict[str, str]:
+    """Listings for Markdown, by name: what tagged cells printed, and classes of lesson/networks.py."""
+    found = {}
+    for tag, cell in cells.items():
+        texts = [output.get("text", output.get("data", {}).get("text/plain", "")) for output in cell.get("outputs", [])]
+        found[f"output:{tag}"] = "```text\n{}\n```".format("".join(texts).strip("\n"))
+    for name, cls in inspect.getmembers(networks, inspect.isclass):
+        if cls.__module__ == networks.__name__:
+            found[f"code:{name}"] = f"```python\n{inspect.getsource(cls)}```"
+    return found
 
 
 def with_parts(text: str, parts: dict) -> str:
@@ -140,36 +169,76 @@ def with_still(page: str) -> str:
     return re.sub("(<br><img [^>]*>)?</p>", still, page, count=1)
 
 
-def everything():
-    """Each made file: its path from the root, and what it must hold. Later ones are made from earlier ones."""
-    notebook = nbformat.read(ROOT / NOTEBOOK, as_version=4)
-    tagged = [(tag, cell) for cell in notebook.cells for tag in cell.metadata.get("tags", [])]
-    yield "benchmarks/recipes.py", recipes([cell.source for tag, cell in tagged if tag == "recipes"]).encode()
-    from benchmarks import recipes as made  # only now: they import the recipes as they were just made
-    from benchmarks import speed, study
+# ---- Each made file
 
-    rows, speeds = study.read_runs(), pd.read_csv(speed.CSV)
-    numbers = results(rows, pd.read_csv(study.MISTAKES), speeds, made.RECIPES)
-    yield "lesson/results.json", as_json(numbers).encode()
-    parts = {"table": main_table(numbers), "study": study.table(rows), "speed": speed.table(speeds)}
-    for tag, cell in tagged:
-        parts |= parts_of(cell, tag)
-    page = re.search(r'srcdoc="([^"]*)"', "".join(shown(dict(tagged)["page"], "text/html")))
-    if page:  # not yet, where it wasn't executed
-        yield "docs/index.html", html.unescape(page[1]).encode()
+
+def results_json() -> bytes:
+    rows = study.todays(study.read_runs())
+    mistakes = pd.read_csv(study.mistakes_of(study.ACCURACY)).merge(rows[study.RUN].drop_duplicates())
+    return as_json(results(rows, mistakes, pd.read_csv(speed.CSV))).encode()
+
+
+def read_cells() -> tuple[nbformat.NotebookNode, dict]:
+    """The notebook, and its tagged cells by tag."""
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    return notebook, {tag: cell for cell in notebook.cells for tag in cell.metadata.get("tags", [])}
+
+
+def page_document() -> bytes:
+    """The page with the networks that the notebook's output holds."""
+    (output,) = stored(read_cells()[1]["page"], "text/html")
+    return page.render(page.data_of(document_of(output))).encode()
+
+
+def document_of(output: str) -> str:
+    """The page's document, of the cell's output that shows it."""
+    return html.unescape(re.search(r'srcdoc="([^"]*)"', output)[1])
+
+
+def notebook_file() -> bytes:
+    notebook, cells = read_cells()
     texts = [f'FILES["{name}"] = {(ROOT / name).read_text(encoding="utf-8")!r}' for name in CARRIED]
-    dict(tagged)["carried"].source = CARRYING_CELL.replace("{texts}", "\n".join(texts))
+    cells["carried"].source = CARRYING_CELL.replace("{texts}", "\n".join(texts))
+    document = (ROOT / "docs" / "index.html").read_text(encoding="utf-8")
+    for output in cells["page"].outputs:
+        output.data["text/html"] = with_still(page.frame(document, output.data["text/plain"]))
+    parts = parts_of(cells)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = with_parts(cell.source, parts)
-    for output in dict(tagged)["page"].outputs:
-        output.data["text/html"] = with_still(output.data["text/html"])
-    yield NOTEBOOK, (nbformat.writes(notebook) + "\n").encode()
-    for tag, cell in tagged:
-        if tag.startswith("image:") and shown(cell, "image/png"):
-            yield f"images/{tag.removeprefix('image:')}.png", base64.b64decode(shown(cell, "image/png")[-1])
-    for name in ("README.md", "benchmarks/README.md"):
-        yield name, with_parts((ROOT / name).read_text(encoding="utf-8"), parts).encode()
+    return (nbformat.writes(notebook) + "\n").encode()
+
+
+def parts_of(cells: dict) -> dict[str, str]:
+    """All made parts of Markdown, by name."""
+    numbers = json.loads((ROOT / "lesson" / "results.json").read_text(encoding="utf-8"))
+    tables = {
+        "table": main_table(numbers),
+        "study": study.table(study.todays(study.read_runs())),
+        "speed": speed.table(pd.read_csv(speed.CSV)),
+    }
+    return tables | listings(cells)
+
+
+def picture(tag: str) -> bytes:
+    return base64.b64decode(stored(read_cells()[1][tag], "image/png")[-1])
+
+
+def text_file(name: str) -> bytes:
+    return with_parts((ROOT / name).read_text(encoding="utf-8"), parts_of(read_cells()[1])).encode()
+
+
+def made_files() -> list[tuple[str, Callable[[], bytes]]]:
+    """Every made file and the function that makes it, in the order in which they need each other."""
+    tags = [tag for tag, cell in read_cells()[1].items() if tag.startswith("image:") and stored(cell, "image/png")]
+    return [
+        ("lesson/results.json", results_json),
+        ("docs/index.html", page_document),
+        (NOTEBOOK.name, notebook_file),
+        *[(f"images/{tag.removeprefix('image:')}.png", partial(picture, tag)) for tag in tags],
+        ("README.md", partial(text_file, "README.md")),
+        ("benchmarks/README.md", partial(text_file, "benchmarks/README.md")),
+    ]
 
 
 def photograph(document: str) -> None:
@@ -189,20 +258,23 @@ def photograph(document: str) -> None:
 
 
 def main() -> None:
-    check, stale = "--check" in sys.argv[1:], []
-    for name, content in everything():
-        path = ROOT / name
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; name what is stale, and exit with 1")
+    options, stale = parser.parse_args(), []
+    for name, make in made_files():
+        path, content = ROOT / name, make()
         before = path.read_bytes() if path.exists() else b""
-        if before.replace(b"\r\n", b"\n") != content.replace(b"\r\n", b"\n"):  # git may have changed line ends
-            stale.append(name)
-            if check:
-                continue
-            if name == "docs/index.html":  # first: where there is no browser, the page stays stale
-                photograph(content.decode())
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(content)
+        if before.replace(b"\r\n", b"\n") == content.replace(b"\r\n", b"\n"):  # git may have changed line ends
+            continue
+        stale.append(name)
+        if options.check:
+            continue
+        if name == "docs/index.html":  # first: where there is no browser, the page stays stale
+            photograph(content.decode())
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
     print("\n".join(stale) or "everything is as it should be")
-    sys.exit(1 if check and stale else 0)
+    sys.exit(1 if options.check and stale else 0)
 
 
 if __name__ == "__main__":

@@ -24,9 +24,8 @@ from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 from tqdm import tqdm
 
-from benchmarks.recipes import AS_SUBMITTED, ELASTIC, FAST, FINAL, five_looks
-from helpers import MEAN, STD, TensorLoader, load_mnist, train
-from lesson.recipe import build
+from helpers import MEAN, STD, TensorLoader, five_looks, load_mnist, train
+from lesson.recipes import AS_SUBMITTED, ELASTIC, FAST, FINAL, build, moving_average, prepare, small
 
 ROOT = Path(__file__).resolve().parent.parent
 CSV = ROOT / "benchmarks" / "speed.csv"
@@ -58,15 +57,11 @@ def official_epoch(model, device, loader, optimizer) -> None:
 
 def train_fast(train_set, test_set, device) -> float:
     """All of fast: every epoch of its training, and one test at the end. Return the accuracy in %."""
-    plan = {"augment": FAST.augment, "augment_epochs": FAST.epochs - FAST.plain_epochs}
-    loader = TensorLoader(train_set, FAST.batch_size, shuffle=True, **plan)
-    model = build(FAST, device)
-    optimizer = FAST.optimizer(model.parameters())
-    scheduler = FAST.scheduler(optimizer, FAST.epochs * len(loader))
+    run = prepare(FAST, train_set, device)
     for _ in range(FAST.epochs):
-        train(model, device, loader, optimizer, scheduler)
+        train(run["model"], device, run["train_loader"], run["optimizer"], run["scheduler"])
     images, labels = test_set.tensors
-    return 100 * (five_looks(model, images).argmax(1) == labels).float().mean().item()
+    return 100 * (five_looks(run["model"], images).argmax(1) == labels).float().mean().item()
 
 
 def ways(device: str) -> dict:
@@ -75,7 +70,7 @@ def ways(device: str) -> dict:
 
     def epoch(loop, loader, recipe=AS_SUBMITTED):
         model = build(recipe, device)
-        average = {"average": recipe.average(model)} if recipe.average else {}
+        average = {"average": moving_average(model, recipe.average)} if recipe.average else {}
         return partial(loop, model, device, loader, recipe.optimizer(model.parameters()), **average)
 
     def ours(recipe=AS_SUBMITTED, augment=None):
@@ -86,6 +81,7 @@ def ways(device: str) -> dict:
         "ours": ours(),
         "ours with elastic distortion": ours(augment=ELASTIC.augment),
         "final's epoch": ours(FINAL, FINAL.augment),
+        "small's epoch, width 16": ours(small(16), FINAL.augment),
         "official epoch": epoch(official_epoch, official_loader(device)),
         "fast": partial(train_fast, train_set, test_set, device),
     }

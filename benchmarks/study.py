@@ -2,41 +2,133 @@
 
     python -m benchmarks.study --recipes "as submitted" final --seeds 1 2 3 4 5 --jobs 2
     python -m benchmarks.study --held-out --recipes fast    trains on 50,000 images, tests on the other 10,000
-    python -m benchmarks.study --table                      the table of complete runs, trains nothing
+    python -m benchmarks.study --out trial.csv              records elsewhere than in the committed rows
+    python -m benchmarks.study --table                      the table of today's runs, trains nothing
 
-A run (recipe, seed, epochs) that the file already holds is skipped, so a study that was stopped goes on
-where it was. Of each run, accuracy.csv (held_out.csv) has a row an epoch, and one with five looks at the
-end; mistakes.csv has what it got wrong on the test images.
+A run (recipe, its fingerprint, seed, epochs) that the file already holds is skipped, so a study that was stopped
+goes on where it was, and a recipe that has changed is run again. Of each run, accuracy.csv (held_out.csv) has a row
+an epoch, and one with five looks at the end; accuracy_mistakes.csv has what it got wrong
+on the test images.
 """
 
 import argparse
+import ast
+import hashlib
+import inspect
+import json
+import math
 import os
+import subprocess
+import textwrap
+from dataclasses import asdict
 from pathlib import Path
 
 import joblib
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import TensorDataset
 from tqdm import tqdm
 
-from benchmarks.recipes import RECIPES, five_looks
-from helpers import load_mnist, log_probabilities
-from lesson.recipe import run_recipe
+from helpers import count_parameters, five_looks, load_mnist, log_probabilities, train
+from lesson.recipes import RECIPES, Recipe, prepare, run_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
-ACCURACY, HELD_OUT, MISTAKES = (ROOT / "benchmarks" / name for name in ("accuracy.csv", "held_out.csv", "mistakes.csv"))
-RUN = ["recipe", "seed", "epochs"]  # what names a run
-TARGET = 99.28  # the brief's accuracy, in %
+ACCURACY, HELD_OUT = ROOT / "benchmarks" / "accuracy.csv", ROOT / "benchmarks" / "held_out.csv"
+RUN = ["recipe", "fingerprint", "seed", "epochs"]  # what names a run
+PROBE_BATCHES = 20
+
+
+# ---- What a run was made by
+
+
+def code_of(cls: type) -> str:
+    """A class's source without comments and docstrings."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
+
+
+def planned(recipe: Recipe) -> list[tuple[float, float]]:
+    """Learning rate and momentum at eleven points of the run; a plateau's, as if the loss never fell."""
+    optimizer = recipe.optimizer(recipe.network().parameters())
+    steps = recipe.epochs if recipe.step_every == "epoch" else 1000
+    scheduler, points = recipe.scheduler(optimizer, steps), []
+    for _ in range(steps):
+        group = optimizer.param_groups[0]
+        points.append((float(f"{group['lr']:.6g}"), float(f"{group['momentum']:.6g}")))
+        optimizer.step()
+        scheduler.step(*[1.0] if isinstance(scheduler, ReduceLROnPlateau) else [])
+    return [points[round(part * (steps - 1) / 10)] for part in range(11)]
+
+
+def fingerprint(recipe: Recipe) -> str:
+    """A short hash of what a recipe says: its network with the code of its own classes, and how it is trained."""
+    network = recipe.network()
+    classes = {cls for module in network.modules() for cls in type(module).__mro__}
+    own = sorted(code_of(cls) for cls in classes if not cls.__module__.startswith(("torch.", "builtins")))
+    optimizer = recipe.optimizer(network.parameters())
+    options = {name: value for name, value in optimizer.defaults.items() if value}
+    said = {
+        "network": [repr(network), *own],
+        "parameters": count_parameters(network),
+        "optimizer": [type(optimizer).__name__, options],
+        "plan": planned(recipe),
+        "step_every": recipe.step_every,
+        "batch_size": recipe.batch_size,
+        "epochs": recipe.epochs,
+        "augment": [type(recipe.augment).__name__, asdict(recipe.augment)] if recipe.augment else None,
+        "average": recipe.average,
+    }
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def probe(recipe: Recipe, train_set: TensorDataset) -> float:
+    """Mean training loss of a recipe's first 20 batches, seed 0: a number for the code that a recipe doesn't say.
+
+    The images come sorted by their labels, so that a loader that doesn't shuffle shows.
+    """
+    images, labels = (tensor[: PROBE_BATCHES * recipe.batch_size] for tensor in train_set.tensors)
+    order = labels.argsort(stable=True)
+    run = prepare(
+        recipe,
+        TensorDataset(images[order], labels[order]),
+        images.device,
+        seed=0,
+        batches=recipe.epochs * math.ceil(len(train_set) / recipe.batch_size),
+    )
+    loader, scheduler = run["train_loader"], run["scheduler"] if recipe.step_every == "batch" else None
+    return train(run["model"], images.device, loader, run["optimizer"], scheduler, run["average"])[0]
+
+
+def commit() -> str:
+    """The commit of the code that runs, with a + where files have been changed since."""
+    command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip() or "unknown"
+
+
+# ---- Files of runs
 
 
 def read_runs(path: Path = ACCURACY) -> pd.DataFrame:
     """The complete runs of a file, a row an epoch; a run that was cut off while it was written is left out."""
     if not path.exists():
         return pd.DataFrame(columns=[*RUN, "looks", "epoch"])
-    rows = pd.read_csv(path).dropna().drop_duplicates([*RUN, "looks", "epoch"], keep="last")
+    rows = pd.read_csv(path, dtype={"fingerprint": str}).dropna().drop_duplicates([*RUN, "looks", "epoch"], keep="last")
     lengths = rows["epoch"].where(rows["looks"] == 1).groupby([rows[name] for name in RUN]).transform("count")
     return rows[lengths == rows["epochs"]]
+
+
+def todays(rows: pd.DataFrame, recipes: dict[str, Recipe] = RECIPES) -> pd.DataFrame:
+    """The rows of full-length runs that were made by the recipes as they are now, in the recipes' order."""
+    found = []
+    for name, recipe in recipes.items():
+        is_its = (rows["recipe"] == name) & (rows["epochs"] == recipe.epochs)
+        found.append(rows[is_its & (rows["fingerprint"] == fingerprint(recipe))])
+    return pd.concat(found)
 
 
 def append(rows: pd.DataFrame, path: Path) -> None:
@@ -47,9 +139,12 @@ def append(rows: pd.DataFrame, path: Path) -> None:
         file.write(text if before.endswith("\n") or not before else "\n" + text)
 
 
-def count_parameters(model: torch.nn.Module) -> int:
-    """All numbers that a network learns."""
-    return sum(parameter.numel() for parameter in model.parameters())
+def mistakes_of(path: Path) -> Path:
+    """Where what the runs of a file got wrong is kept."""
+    return path.with_stem(f"{path.stem}_mistakes")
+
+
+# ---- Runs
 
 
 def load_images(held_out: bool, device="cpu") -> tuple[TensorDataset, TensorDataset]:
@@ -70,28 +165,29 @@ def run(name: str, seed: int, epochs: int, held_out=False, device="cpu") -> tupl
     looks = five_looks(model, images)
     accuracy, loss = 100 * (looks.argmax(1) == labels).float().mean().item(), F.nll_loss(looks, labels).item()
     last = history.tail(1).assign(looks=5, test_accuracy=accuracy, test_loss=loss)
-    run_of = {"recipe": name, "seed": seed, "epochs": epochs}
+    run_of = {"recipe": name, "fingerprint": fingerprint(recipe), "seed": seed, "epochs": epochs}
     machine = {"threads": 1, "torch": torch.__version__, "device": str(device)}
-    rows = pd.concat([last, history.assign(looks=1)])  # the run counts as complete when its last line is there
-    rows = rows.assign(**run_of, **machine, parameters=count_parameters(model))
-    columns = [*RUN, "looks", "epoch", "parameters", "lr", "train_loss", "train_accuracy", "test_loss", "test_accuracy"]
+    made_by = {"parameters": count_parameters(model), "probe": probe(recipe, train_set), "commit": commit(), **machine}
+    # The run counts as complete when its last line is there.
+    rows = pd.concat([last, history.assign(looks=1)]).assign(**run_of, **made_by)
+    measured = ["lr", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "seconds"]
     answers = {1: log_probabilities(model, images).argmax(1), 5: looks.argmax(1)}
     mistakes = []
     for count, answer in answers.items():
         wrong = (answer != labels).nonzero().flatten()
         found = {"image": wrong.cpu(), "label": labels[wrong].cpu(), "answer": answer[wrong].cpu()}
         mistakes.append(pd.DataFrame({**run_of, "looks": count, **found}))
-    return rows[[*columns, "seconds", *machine]], pd.concat(mistakes)
+    return rows[[*RUN, "looks", "epoch", *measured, *made_by]], pd.concat(mistakes)
 
 
-def study(runs: list[tuple], jobs: int) -> None:
+def study(runs: list[tuple], jobs: int, path: Path) -> None:
     """Do the runs, several at a time, through whichever joblib backend is active; record each as it ends."""
     results = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(joblib.delayed(run)(*each) for each in runs)
     held_out = runs[0][3] if runs else False
     for history, mistakes in tqdm(results, total=len(runs), unit="run"):
         if not held_out:
-            append(mistakes, MISTAKES)
-        append(history, HELD_OUT if held_out else ACCURACY)  # the last: a run counts as done once it is there
+            append(mistakes, mistakes_of(path))
+        append(history, path)  # the last: a run counts as done once it is there
 
 
 def table(rows: pd.DataFrame) -> str:
@@ -118,15 +214,21 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs side by side, one thread each")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--held-out", action="store_true", help="train on 50,000 training images, test on the others")
-    parser.add_argument("--table", action="store_true", help="print the table of complete runs, train nothing")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: accuracy.csv, or held_out.csv")
+    parser.add_argument("--table", action="store_true", help="print the table of today's runs, train nothing")
     options = parser.parse_args()
-    path = HELD_OUT if options.held_out else ACCURACY
+    path = options.out or (HELD_OUT if options.held_out else ACCURACY)
     if not options.table:
-        names = [(name, seed) for seed in options.seeds for name in options.recipes]
-        wanted = [(name, seed, options.epochs or RECIPES[name].epochs) for name, seed in names]
         done = set(read_runs(path)[RUN].itertuples(index=False, name=None))
-        study([(*each, options.held_out, options.device) for each in wanted if each not in done], options.jobs)
-    print(table(read_runs(path)))
+        runs = []
+        for seed in options.seeds:
+            for name in options.recipes:
+                epochs = options.epochs or RECIPES[name].epochs
+                if (name, fingerprint(RECIPES[name]), seed, epochs) not in done:
+                    runs.append((name, seed, epochs, options.held_out, options.device))
+        study(runs, options.jobs, path)
+    rows = read_runs(path)
+    print(table(rows if options.epochs else todays(rows)))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,50 @@
+"""What the notebook reads of the study, lesson/results.json: runs by recipe and seed, and how two recipes compare."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+from scipy import stats
+
+
+def read_results() -> dict:
+    """results.json; every recipe's "last", "five_looks" and "best" are accuracies (%) by seed."""
+    return json.loads(Path(__file__).with_name("results.json").read_text(encoding="utf-8"))
+
+
+def runs_of(results: dict, recipe: str, column: str = "last") -> pd.Series:
+    """A recipe's accuracies (%), by seed."""
+    return pd.Series(results["recipes"][recipe][column], dtype=float, name=recipe)
+
+
+def compare(before: pd.Series, after: pd.Series) -> tuple[float, float, bool]:
+    """Mean gain in points of accuracy over the seeds that both have, its standard error, and whether it is shown.
+
+    Shown: the gain is larger than chance makes in 95 of 100 such studies (Student's t for paired samples).
+    """
+    gains = (after - before).dropna()  # joined by seed
+    error = gains.std() / len(gains) ** 0.5
+    return gains.mean(), error, abs(gains.mean()) > stats.t.ppf(0.975, len(gains) - 1) * error
+
+
+def table_of_gains(results: dict, steps: list[str]) -> pd.DataFrame:
+    """What each recipe gains over the one before it, in points, a row for each but the first."""
+    rows = {}
+    for before, after in zip(steps, steps[1:]):
+        gain, error, is_shown = compare(runs_of(results, before), runs_of(results, after))
+        gain = round(gain, 2) + 0  # no -0.00
+        rows[after] = {"gain": f"{gain:+.2f}", "shown": "yes" if is_shown else "no", "std error": f"{error:.2f}"}
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def closing_table(results: dict, yours: dict[tuple[str, str], float]) -> pd.DataFrame:
+    """Your accuracies (%), by (recipe, "last" or "five_looks"), beside the study's mean ± standard deviation."""
+    rows = {}
+    for (name, column), accuracy in yours.items():
+        runs = runs_of(results, name, column)
+        words = name if column == "last" else f"{name}, five looks"
+        rows[words] = {
+            "your run": f"{accuracy:.2f}%",
+            "the study": f"{runs.mean():.2f} ± {runs.std():.2f}% (n = {len(runs)})",
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
