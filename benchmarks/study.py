@@ -81,6 +81,7 @@ def fingerprint(recipe: Recipe) -> str:
         "batch_size": recipe.batch_size,
         "epochs": recipe.epochs,
         "augment": [type(recipe.augment).__name__, asdict(recipe.augment)] if recipe.augment else None,
+        "plain_epochs": recipe.plain_epochs,
         "average": recipe.average,
     }
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:8]

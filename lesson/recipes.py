@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel
 
-from helpers import MEAN, STD, TensorLoader, fit
+from helpers import MEAN, STD, TensorLoader, fit, print_epoch
 from lesson.networks import Net, RepairedNet, fast_network, final_network, small_network
 
 
@@ -27,6 +27,7 @@ class Recipe:
     epochs: int
     step_every: str = "epoch"  # or "batch": when the scheduler steps
     augment: Callable | None = None  # (images) -> images
+    plain_epochs: int = 0  # at the end, not augmented
     average: float | None = None  # moving_average's least share; None: no average
     channels_last: bool = False  # how weights lie in a CPU's memory: convolutions are faster then
 
@@ -54,14 +55,22 @@ def prepare(recipe: Recipe, train_set, device="cpu", seed=1, batches=None) -> di
     return {"model": model, "train_loader": loader, **how}
 
 
-def run_recipe(recipe: Recipe, train_set, test_set, device="cpu", seed=1, epochs=None, **fit_options):
+def run_recipe(
+    recipe: Recipe, train_set, test_set, device="cpu", seed=1, epochs=None, after_epoch=print_epoch, **fit_options
+):
     """Train a fresh network by a recipe; return (the network to use, the history).
 
-    fit_options go to fit: checkpoint, resume, after_epoch.
+    fit_options go to fit: checkpoint, resume.
     """
     recipe = replace(recipe, epochs=epochs or recipe.epochs)
     run = prepare(recipe, train_set, device, seed)
-    how = {"epochs": recipe.epochs, "step_every": recipe.step_every, **fit_options}
+
+    def between_epochs(history: list[dict]) -> None:  # after a resumed run is loaded, too
+        if len(history) >= max(1, recipe.epochs - recipe.plain_epochs):
+            run["train_loader"].augment = None
+        after_epoch(history)
+
+    how = {"epochs": recipe.epochs, "step_every": recipe.step_every, "after_epoch": between_epochs, **fit_options}
     history = fit(device=device, test_loader=TensorLoader(test_set, 1000), **run, **how)
     return (run["average"].module if run["average"] else run["model"]), history
 
@@ -157,7 +166,8 @@ ONE_CYCLE = replace(REPAIRED, name="one-cycle", **one_cycle(0.1, companions=Fals
 COMPANIONS = replace(ONE_CYCLE, name="companions", **one_cycle(0.1, weight_decay=2e-4))
 AUGMENTED = replace(COMPANIONS, name="augmentation", augment=RandomDistortion())
 AVERAGED = replace(AUGMENTED, name="averaged weights", average=0.001)
-ELASTIC = replace(AVERAGED, name="elastic distortion", augment=RandomDistortion(elastic=1.0))
+UNDISTORTED = replace(AVERAGED, name="undistorted at the end", plain_epochs=2)
+ELASTIC = replace(UNDISTORTED, name="elastic distortion", augment=RandomDistortion(elastic=1.0))
 FINAL = replace(
     ELASTIC,
     name="final",
@@ -166,7 +176,7 @@ FINAL = replace(
     batch_size=128,
     channels_last=True,  # faster on a CPU
 )
-STEPS = [AS_SUBMITTED, REPAIRED, ONE_CYCLE, COMPANIONS, AUGMENTED, AVERAGED, ELASTIC, FINAL]
+STEPS = [AS_SUBMITTED, REPAIRED, ONE_CYCLE, COMPANIONS, AUGMENTED, AVERAGED, UNDISTORTED, ELASTIC, FINAL]
 
 QUICK = replace(FINAL, name="quick", **one_cycle(0.2, weight_decay=5e-4), epochs=4)
 FAST = replace(
@@ -177,6 +187,7 @@ FAST = replace(
     batch_size=256,
     epochs=2,
     augment=RandomDistortion(degrees=8.0, scale=0.08, shear=0.1, shift=1.0),
+    plain_epochs=0,
     average=None,
 )
 

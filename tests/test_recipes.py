@@ -16,7 +16,7 @@ import helpers
 from benchmarks import refresh, study
 from helpers import BACKGROUND, count_parameters
 from lesson import networks, recipes
-from lesson.recipes import AS_SUBMITTED, FAST, FINAL, RECIPES, RandomDistortion, run_recipe
+from lesson.recipes import AS_SUBMITTED, FAST, FINAL, RECIPES, UNDISTORTED, RandomDistortion, run_recipe
 from lesson.results import closing_table, compare, read_results, runs_of, table_of_gains
 
 
@@ -128,6 +128,22 @@ def recorded(recipe, seed=1, **changes):
     seen = []
     model, _ = run_recipe(replace(recipe, network=network, **changes), toy_data(64), toy_data(10), seed=seed)
     return seen, model.state_dict()
+
+
+def test_the_last_epochs_are_not_distorted_in_a_resumed_run_either(tmp_path):
+    how = {"augment": lambda images: images + 100, "plain_epochs": 2, "epochs": 5}
+    seen, whole = recorded(UNDISTORTED, **how)
+    assert [min(pixels) > 50 for pixels in seen] == [True, True, True, False, False]
+    run = replace(UNDISTORTED, **how), toy_data(64), toy_data(10)
+    with pytest.raises(KeyboardInterrupt):
+        run_recipe(*run, checkpoint=tmp_path / "run.pt", after_epoch=stop_after_4)
+    model, _ = run_recipe(*run, checkpoint=tmp_path / "run.pt", resume=True)
+    assert all(torch.equal(whole[name], value) for name, value in model.state_dict().items())
+
+
+def stop_after_4(history):
+    if len(history) == 4:
+        raise KeyboardInterrupt
 
 
 def test_the_seed_sets_weights_and_order_and_the_order_is_every_recipe_s():
@@ -243,6 +259,7 @@ CHANGES = {
     "a longer average": {"average": 0.0001},
     "batch size": {"batch_size": 64},
     "epochs": {"epochs": 19},
+    "undistorted epochs": {"plain_epochs": 1},
     "a larger shift": {"augment": RandomDistortion(elastic=1.0, shift=3.0)},
     "another network": {"network": lambda: networks.small_network(16)},
     "another forward": {"network": lambda: OtherSum(nn.Conv2d(1, 1, 1))},
