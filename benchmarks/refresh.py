@@ -1,14 +1,9 @@
 """Bring all that is made from other files up to date, in the order in which one thing is made from another.
 
-    python -m benchmarks.refresh            after a change of helpers.py or lesson/, after a study, after an execution
-    python -m benchmarks.refresh --check    write nothing; name what is stale, and exit with 1
-
 It doesn't execute: whether the notebook's outputs are those of today's code only its execution tells. By tags of the
 notebook's cells: "carried" is the cell with the texts of helpers.py and lesson/, "image:NAME" one whose picture becomes
-images/NAME.png, "page" the one that shows the page: docs/index.html, and its photograph, images/page.png, which the
-output holds too. Both are made again from lesson/page.html and the networks that the output holds. In Markdown, what
-stands between <!-- made: NAME --> and <!-- end --> is made here: table, study, speed, output:TAG, a listing of what a
-cell printed, and code:CLASS, that of a class in lesson/networks.py.
+images/NAME.png, "page" the one that shows the page. In Markdown, what stands between <!-- made: NAME --> and
+<!-- end --> is made here: table, study, speed, output:TAG, what a cell printed, and code:CLASS, a network's listing.
 """
 
 import argparse
@@ -31,11 +26,11 @@ from benchmarks import speed, study
 from lesson import networks, page
 from lesson.fields import count_multiplications
 from lesson.recipes import RECIPES
+from lesson.results import read_results, summary_table
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "S6_Part2.ipynb"
-MODULES = "fields figures networks page photo questions recipes results".split()
-CARRIED = ["helpers.py", *(f"lesson/{name}.py" for name in MODULES), "lesson/page.html", "lesson/results.json"]
+CARRIED = ["helpers.py", *(f"lesson/{path.name}" for path in sorted((ROOT / "lesson").glob("*.*")))]
 CARRYING_CELL = """\
 # @title The files that this notebook imports: laid beside it where they are missing (as in Colab)
 import importlib
@@ -94,20 +89,17 @@ def hardest_images(mistakes: pd.DataFrame, count: int = 20) -> list[list[int]]:
     return found.sort_values("size", ascending=False, kind="stable").head(count).reset_index().values.tolist()
 
 
-def results(rows: pd.DataFrame, mistakes: pd.DataFrame, speeds: pd.DataFrame) -> dict:
+def results(rows: pd.DataFrame, mistakes: pd.DataFrame) -> dict:
     """The study's numbers that the notebook shows. Raises ValueError for a recipe without runs of its own."""
     missing = [name for name in RECIPES if not (rows["recipe"] == name).any()]
     if missing:
         raise ValueError(f"no run of {', '.join(missing)} as they are now: run python -m benchmarks.study")
     found = {name: numbers_of(rows[rows["recipe"] == name], recipe) for name, recipe in RECIPES.items()}
-    seconds = speeds.set_index("way")["seconds"]
-    pairs = [("ours", "floor"), ("fast", "official epoch"), ("ours", "official epoch")]
     return {
         "brief": 99.28,
         "recipes": found,
         "dead_digit": worst_loss(rows[rows["recipe"] == "as submitted"]),
         "hardest": hardest_images(mistakes[mistakes["recipe"] == "final"]),
-        "speed": {f"{one} / {other}": round(seconds[one] / seconds[other], 2) for one, other in pairs},
     }
 
 
@@ -115,24 +107,6 @@ def as_json(value) -> str:
     """JSON with a line for each field, and each list or table of numbers on one line."""
     innermost = re.compile(r"\[[^][]*\]|\{[^{}\[]*\}")
     return innermost.sub(lambda numbers: " ".join(numbers[0].split()), json.dumps(value, indent=1)) + "\n"
-
-
-def main_table(numbers: dict) -> str:
-    """The Markdown table of what was reported and what was measured."""
-    lines = [
-        "| | test accuracy | with five looks | runs | parameters | million multiplications (five looks) | epochs |",
-        "|---|---|---|---|---|---|---|",
-        f"| the brief, as reported | {numbers['brief']}% | | 1 | 19,866 | 0.77 | 20 |",
-    ]
-    for name in ("as submitted", "final", "small, width 16", "quick", "fast"):
-        run = numbers["recipes"][name]
-        one, five = (pd.Series(run[column], dtype=float) for column in ("last", "five_looks"))
-        cost = f"{run['multiplications'] / 1e6:.2f} ({run['multiplications'] / 2e5:.2f})"
-        lines.append(
-            f"| {name} | {one.mean():.2f} ± {one.std():.2f}% | {five.mean():.2f} ± {five.std():.2f}% | {len(one)} "
-            f"| {run['parameters']:,} | {cost} | {run['epochs']} |"
-        )
-    return "\n".join(lines)
 
 
 # ---- From the notebook
@@ -175,7 +149,7 @@ def with_still(page: str) -> str:
 def results_json() -> bytes:
     rows = study.todays(study.read_runs())
     mistakes = pd.read_csv(study.mistakes_of(study.ACCURACY)).merge(rows[study.RUN].drop_duplicates())
-    return as_json(results(rows, mistakes, pd.read_csv(speed.CSV))).encode()
+    return as_json(results(rows, mistakes)).encode()
 
 
 def read_cells() -> tuple[nbformat.NotebookNode, dict]:
@@ -185,14 +159,10 @@ def read_cells() -> tuple[nbformat.NotebookNode, dict]:
 
 
 def page_document() -> bytes:
-    """The page with the networks that the notebook's output holds."""
+    """The page, made again from page.html and the networks that the notebook's output holds."""
     (output,) = stored(read_cells()[1]["page"], "text/html")
-    return page.render(page.data_of(document_of(output))).encode()
-
-
-def document_of(output: str) -> str:
-    """The page's document, of the cell's output that shows it."""
-    return html.unescape(re.search(r'srcdoc="([^"]*)"', output)[1])
+    document = html.unescape(re.search(r'srcdoc="([^"]*)"', output)[1])
+    return page.render(page.data_of(document)).encode()
 
 
 def notebook_file() -> bytes:
@@ -211,9 +181,8 @@ def notebook_file() -> bytes:
 
 def parts_of(cells: dict) -> dict[str, str]:
     """All made parts of Markdown, by name."""
-    numbers = json.loads((ROOT / "lesson" / "results.json").read_text(encoding="utf-8"))
     tables = {
-        "table": main_table(numbers),
+        "table": summary_table(read_results()),
         "study": study.table(study.todays(study.read_runs())),
         "speed": speed.table(pd.read_csv(speed.CSV)),
     }

@@ -37,7 +37,6 @@ from lesson.recipes import RECIPES, Recipe, prepare, run_recipe
 ROOT = Path(__file__).resolve().parent.parent
 ACCURACY, HELD_OUT = ROOT / "benchmarks" / "accuracy.csv", ROOT / "benchmarks" / "held_out.csv"
 RUN = ["recipe", "fingerprint", "seed", "epochs"]  # what names a run
-PROBE_BATCHES = 20
 
 
 # ---- What a run was made by
@@ -92,17 +91,12 @@ def probe(recipe: Recipe, train_set: TensorDataset) -> float:
 
     The images come sorted by their labels, so that a loader that doesn't shuffle shows.
     """
-    images, labels = (tensor[: PROBE_BATCHES * recipe.batch_size] for tensor in train_set.tensors)
-    order = labels.argsort(stable=True)
-    run = prepare(
-        recipe,
-        TensorDataset(images[order], labels[order]),
-        images.device,
-        seed=0,
-        batches=recipe.epochs * math.ceil(len(train_set) / recipe.batch_size),
-    )
-    loader, scheduler = run["train_loader"], run["scheduler"] if recipe.step_every == "batch" else None
-    return train(run["model"], images.device, loader, run["optimizer"], scheduler, run["average"])[0]
+    labels = train_set.tensors[1][: 20 * recipe.batch_size]
+    images = TensorDataset(*train_set[labels.argsort(stable=True)])
+    batches = recipe.epochs * math.ceil(len(train_set) / recipe.batch_size)  # for its real plan
+    run = prepare(recipe, images, labels.device, seed=0, batches=batches)
+    scheduler = run["scheduler"] if recipe.step_every == "batch" else None
+    return train(run["model"], labels.device, run["train_loader"], run["optimizer"], scheduler, run["average"])[0]
 
 
 def commit() -> str:
@@ -133,11 +127,8 @@ def todays(rows: pd.DataFrame, recipes: dict[str, Recipe] = RECIPES) -> pd.DataF
 
 
 def append(rows: pd.DataFrame, path: Path) -> None:
-    """Add rows to a CSV file, on a new line where the last one was cut off."""
-    before = path.read_text(encoding="utf-8") if path.exists() else ""
-    text = rows.to_csv(index=False, header=not before, float_format="%.6g", lineterminator="\n")
-    with open(path, "a", encoding="utf-8", newline="") as file:
-        file.write(text if before.endswith("\n") or not before else "\n" + text)
+    """Add rows to a CSV file."""
+    rows.to_csv(path, mode="a", index=False, header=not path.exists(), float_format="%.6g", lineterminator="\n")
 
 
 def mistakes_of(path: Path) -> Path:
@@ -193,18 +184,17 @@ def study(runs: list[tuple], jobs: int, path: Path) -> None:
 
 def table(rows: pd.DataFrame) -> str:
     """The Markdown table of complete runs: mean ± standard deviation at the last epoch."""
-    lines = [
-        "| recipe | looks | parameters | epochs | n | accuracy, last epoch | worst | best | loss |",
-        "|---" * 9 + "|",
-    ]
+    head = "recipe | looks | parameters | epochs | n | accuracy, last epoch | worst | best | loss".split(" | ")
+    lines = [head, ["---"] * len(head)]
     last = rows[rows["epoch"] == rows["epochs"]]
-    for (name, epochs, looks), runs in last.groupby(["recipe", "epochs", "looks"], sort=False):
+    for (name, parameters, epochs, looks), runs in last.groupby(
+        ["recipe", "parameters", "epochs", "looks"], sort=False
+    ):
         found = runs["test_accuracy"]
-        lines.append(
-            f"| {name} | {looks} | {runs['parameters'].iloc[0]:,} | {epochs} | {len(runs)} | {found.mean():.2f} ± "
-            f"{found.std():.2f}% | {found.min():.2f}% | {found.max():.2f}% | {runs['test_loss'].mean():.4f} |"
-        )
-    return "\n".join(lines)
+        accuracy = f"{found.mean():.2f} ± {found.std():.2f}%", f"{found.min():.2f}%", f"{found.max():.2f}%"
+        loss = f"{runs['test_loss'].mean():.4f}"
+        lines.append([name, str(looks), f"{parameters:,}", str(epochs), str(len(found)), *accuracy, loss])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def main() -> None:

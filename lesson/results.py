@@ -37,6 +37,20 @@ def table_of_gains(results: dict, steps: list[str]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
+def summary_table(results: dict, names=("as submitted", "final", "quick", "small, width 16")) -> str:
+    """The Markdown table of what was reported and what was measured: mean ± standard deviation, one look."""
+    lines = [
+        "| | test accuracy | parameters | epochs |",
+        "|---|---|---|---|",
+        f"| the brief, as reported | {results['brief']}% | 19,866 | 20 |",
+    ]
+    for name in names:
+        runs, recipe = runs_of(results, name), results["recipes"][name]
+        accuracy = f"{runs.mean():.2f} ± {runs.std():.2f}%"
+        lines.append(f"| *{name}* | {accuracy} | {recipe['parameters']:,} | {recipe['epochs']} |")
+    return "\n".join(lines)
+
+
 def closing_table(results: dict, yours: dict[tuple[str, str], float]) -> pd.DataFrame:
     """Your accuracies (%), by (recipe, "last" or "five_looks"), beside the study's mean ± standard deviation."""
     rows = {}
