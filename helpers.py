@@ -1,13 +1,13 @@
 """Reusable parts of the MNIST notebook: data, training, testing, figures. Read, import, copy and change them.
 
-Images are float32 tensors (N, 1, 28, 28), labels int64 tensors (N,). Accuracy is in percent, 0 to 100.
+Images are float32 tensors (N, channels, rows, columns), labels int64 tensors (N,). Accuracy is in percent, 0 to 100.
 """
 
 import contextlib
 import gzip
 import math
-import os
 import time
+import urllib.request
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -15,61 +15,62 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from IPython import get_ipython
 from IPython.core.pylabtools import print_figure
 from IPython.display import display
 from torch import nn
-from torch.optim.lr_scheduler import ReduceLROnPlateau
-from torch.utils.data import TensorDataset
+from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
+from torch.utils.data import Subset, TensorDataset
 from torchvision.datasets import MNIST
-from torchvision.datasets.utils import check_integrity, download_url
+from torchvision.datasets.utils import check_integrity
 
-MEAN, STD = 0.1307, 0.3081  # of the training pixels, scaled to 0..1
-BACKGROUND = -MEAN / STD  # a pixel without ink, normalised
-SHIFTS = [(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)]  # rows, columns
+MEAN, STD = 0.1307, 0.3081  # of MNIST's training pixels, scaled to 0..1
+BACKGROUND = -MEAN / STD  # a black pixel, normalised
+SHIFTS = [(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)]  # rows down, columns to the right: the five looks
 
 STYLE = {  # for plt.rcParams.update: legible on a phone, colours that the colour-blind can tell apart
-    "figure.figsize": (5.4, 3.2),
-    "figure.dpi": 110,
-    "figure.constrained_layout.use": True,
-    "font.size": 10,
-    "axes.titlesize": 10.5,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "legend.frameon": False,
+    "figure.figsize": (5.4, 3.2), "figure.dpi": 110, "figure.constrained_layout.use": True,
+    "font.size": 10, "axes.titlesize": 10.5, "axes.titlelocation": "left",
+    "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
     # Okabe and Ito's blue, orange, green, vermilion, and a grey: C0 to C4
     "axes.prop_cycle": plt.cycler(color=["#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"]),
-}
+}  # fmt: skip
 
 
 # ---- Data
 
 
-def read_mnist(root="data") -> list[torch.Tensor]:
+def read_mnist(root="data", timeout: float = 10) -> list[torch.Tensor]:
     """MNIST as stored: training images (60000, 28, 28) uint8, their labels, test images, test labels.
 
-    Downloads what is missing or damaged in root/MNIST/raw. Raises RuntimeError where that fails.
+    Downloads what is missing or damaged in root/MNIST/raw; a mirror that is silent for timeout seconds is left.
+    Raises RuntimeError where that fails.
     """
-    folder, parts = Path(root, "MNIST", "raw"), []
+    folder, arrays = Path(root, "MNIST", "raw").expanduser(), []
+    folder.mkdir(parents=True, exist_ok=True)
     for name, md5 in MNIST.resources:
+        path = folder / name
         for mirror in MNIST.mirrors:
-            with contextlib.suppress(OSError, RuntimeError):  # the next mirror may answer
-                download_url(mirror + name, str(folder), md5=md5)  # returns at once where the file is sound
-        if not check_integrity(str(folder / name), md5):
-            raise RuntimeError(f"{folder / name} is missing or damaged: connect to the internet, or put a copy there")
-        data = gzip.decompress((folder / name).read_bytes())
-        if "images" in name:  # 16 bytes of header, then a byte for each pixel
-            parts.append(np.frombuffer(data, np.uint8, offset=16).reshape(-1, 28, 28))
-        else:  # 8 bytes of header, then a byte for each label
-            parts.append(np.frombuffer(data, np.uint8, offset=8).astype(np.int64))
-    return [torch.tensor(part) for part in parts]
+            if not check_integrity(path, md5):
+                with contextlib.suppress(Exception), urllib.request.urlopen(mirror + name, timeout=timeout) as answer:
+                    path.write_bytes(answer.read())  # whatever goes wrong, the next mirror may answer
+        if not check_integrity(path, md5):
+            raise RuntimeError(f"{path} is missing or damaged: connect to the internet, or put a copy there")
+        array = np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8)  # a header, then a byte a pixel or a label
+        arrays.append(array[16:].reshape(-1, 28, 28) if "images" in name else array[8:].astype(np.int64))
+    return [torch.tensor(array) for array in arrays]
 
 
-def normalise(images: torch.Tensor) -> torch.Tensor:
-    """Turn uint8 images (N, 28, 28) into float32 (N, 1, 28, 28) with mean 0 and standard deviation 1."""
-    if images.dtype != torch.uint8 or images.ndim != 3:
-        raise ValueError(f"images must be uint8, (N, 28, 28); got {images.dtype}, {tuple(images.shape)}")
-    return images.unsqueeze(1).float().div(255).sub(MEAN).div(STD)
+def normalise(images: torch.Tensor, mean=MEAN, std=STD) -> torch.Tensor:
+    """Turn uint8 images, grey or colour, into float32 (N, channels, rows, columns) with mean 0 and deviation 1.
+
+    mean and std are MNIST's: for other images give theirs, of the training pixels scaled to 0..1, as numbers or as
+    tensors (channels, 1, 1). Raises ValueError for images of another type or shape.
+    """
+    images = images.unsqueeze(1) if images.ndim == 3 else images
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
+        raise ValueError(f"images must be uint8 (N, [1 or 3,] rows, columns), got {images.dtype} {tuple(images.shape)}")
+    return images.float().div(255).sub(mean).div(std)
 
 
 def load_mnist(root="data", device="cpu") -> tuple[TensorDataset, TensorDataset]:
@@ -81,25 +82,32 @@ def load_mnist(root="data", device="cpu") -> tuple[TensorDataset, TensorDataset]
 
 
 class TensorLoader:
-    """Batches of a TensorDataset (images, labels) that lies on its device; len() counts batches.
+    """Batches of a TensorDataset (images, labels), or a Subset of one, on its device; len() counts batches.
 
-    Works where a DataLoader works, and is faster: it picks a whole batch at once. augment, a function
-    from images to images, changes each batch. generator (on the CPU) fixes the order.
+    Works where a DataLoader works, and is faster: it picks a whole batch at once. augment, a function from images to
+    images, changes each batch. generator (on the CPU) fixes the order.
+    Raises ValueError for other kinds of dataset.
     """
 
     def __init__(self, dataset, batch_size, *, shuffle=False, augment=None, generator=None):
         self.dataset, self.batch_size, self.shuffle = dataset, batch_size, shuffle
         self.augment, self.generator = augment, generator
+        self.indices = torch.arange(len(dataset))  # into the tensors
+        while isinstance(dataset, Subset):  # such as random_split's
+            dataset, self.indices = dataset.dataset, torch.as_tensor(dataset.indices, dtype=torch.int64)[self.indices]
+        if not isinstance(dataset, TensorDataset) or len(dataset.tensors) != 2:
+            raise ValueError("dataset must be a TensorDataset (images, labels), or its Subset; else use a DataLoader")
+        self.tensors = dataset.tensors
 
     def __len__(self) -> int:
         return math.ceil(len(self.dataset) / self.batch_size)
 
     def __iter__(self):
-        images, labels = self.dataset.tensors
-        order = torch.arange(len(labels))
+        images, labels = self.tensors
+        order = self.indices
         if self.shuffle:
-            order = torch.randperm(len(labels), generator=self.generator)
-        for batch in order.to(labels.device).split(self.batch_size):
+            order = order[torch.randperm(len(order), generator=self.generator)]
+        for batch in order.to(labels.device).split(self.batch_size)[: len(self)]:  # split makes a batch of nothing
             picked = images[batch]
             yield picked if self.augment is None else self.augment(picked), labels[batch]
 
@@ -111,6 +119,9 @@ def check_batch(output, labels: torch.Tensor) -> None:
     """Raise ValueError for what would be trained on without an error, or with an obscure one."""
     if not isinstance(output, torch.Tensor):
         raise ValueError(f"model must return one tensor (N, classes), got a {type(output).__name__}")
+    if output.ndim != 2 or labels.dtype != torch.int64 or labels.shape != output.shape[:1]:
+        got = f"got {tuple(output.shape)}, and {labels.dtype} {tuple(labels.shape)}"
+        raise ValueError(f"model must return (N, classes), and labels be class numbers, int64 (N,); {got}")
     if labels.min() < 0 or labels.max() >= output.shape[1]:
         raise ValueError(f"labels must be 0 to {output.shape[1] - 1}, got {labels.min()} to {labels.max()}")
     if output.min() >= 0 and (output.sum(1) - 1).abs().max() < 0.01:
@@ -129,8 +140,8 @@ def per_sample(loss_sum, correct, samples: int) -> tuple[float, float]:
 def train(model: nn.Module, device, loader, optimizer, scheduler=None, average=None) -> tuple[float, float]:
     """Train for one epoch; return (loss, accuracy in %), averaged over the samples seen.
 
-    model maps images to logits or log-probabilities (N, classes). After every batch, scheduler moves
-    the learning rate, and average (an AveragedModel) takes in the weights, where they are given.
+    model maps images to logits or log-probabilities (N, classes); loader gives pairs (images, labels). After every
+    batch, scheduler moves the learning rate, and average (an AveragedModel) takes in the weights, where they are given.
     Raises ValueError for labels or outputs that can't be right, and for a loss of nan.
     """
     model.train()
@@ -173,37 +184,31 @@ def test(model: nn.Module, device, loader) -> tuple[float, float]:
 
 @torch.no_grad()
 def log_probabilities(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """The model's log-probabilities for images (N, 1, 28, 28), a thousand at a time: (N, classes)."""
+    """The model's log-probabilities (N, classes) for images, a thousand at a time."""
     model.eval()
     return torch.cat([F.log_softmax(model(batch.clone()), dim=1) for batch in images.split(1000)])
 
 
 def shifted(images: torch.Tensor, rows: int, columns: int, background: float = BACKGROUND) -> torch.Tensor:
-    """Images (N, C, H, W) moved down and to the right by some pixels; what comes in is background."""
-    height, width = images.shape[2:]
-    edge = max(abs(rows), abs(columns))
-    padded = F.pad(images, [edge] * 4, value=background)
-    return padded[:, :, edge - rows : edge - rows + height, edge - columns : edge - columns + width]
+    """Images (..., rows, columns) moved down and to the right by whole pixels; background comes in at the edge."""
+    return F.pad(images, (columns, -columns, rows, -rows), value=background)
 
 
-def five_looks(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """Log-probabilities (N, classes) for images (N, 1, 28, 28): the mean over each and its four neighbours."""
-    looks = [log_probabilities(model, shifted(images, *shift)) for shift in SHIFTS]
+def five_looks(model: nn.Module, images: torch.Tensor, background: float = BACKGROUND) -> torch.Tensor:
+    """Log-probabilities (N, classes) for images: the mean over each and its four neighbours, a pixel away."""
+    looks = [log_probabilities(model, shifted(images, *shift, background)) for shift in SHIFTS]
     return torch.stack(looks).mean(0).log_softmax(dim=1)  # so that probabilities add up to 1 again
 
 
 def count_parameters(model: nn.Module) -> int:
-    """How many numbers a network learns."""
+    """All numbers that a network learns."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def epoch_line(history: list[dict]) -> str:
     """The last epoch of a history as a line of text."""
-    last = history[-1]
-    return (
-        f"epoch {last['epoch']}: loss {last['train_loss']:.4f} in training, {last['test_loss']:.4f} in test; "
-        f"test accuracy {last['test_accuracy']:.2f}%"
-    )
+    losses = "epoch {epoch}: loss {train_loss:.4f} in training, {test_loss:.4f} in test"
+    return (losses + "; test accuracy {test_accuracy:.2f}%").format_map(history[-1])
 
 
 def print_epoch(history: list[dict]) -> None:
@@ -212,35 +217,31 @@ def print_epoch(history: list[dict]) -> None:
 
 
 def fit(
-    model: nn.Module,
-    device,
-    train_loader,
-    test_loader,
-    optimizer,
-    scheduler=None,
-    epochs: int = 20,
-    average=None,
-    step_every: str = "epoch",
-    checkpoint=None,
-    resume: bool = False,
-    after_epoch=print_epoch,
-) -> pd.DataFrame:
+    model: nn.Module, device, train_loader, test_loader, optimizer, scheduler=None, epochs: int = 20, average=None,
+    step_every: str = "epoch", checkpoint=None, resume: bool = False, after_epoch=print_epoch,
+) -> pd.DataFrame:  # fmt: skip
     """Train for some epochs, testing after each; return the history, a DataFrame of one row an epoch.
 
-    Columns: epoch, lr (at the epoch's start), train_loss, train_accuracy, test_loss, test_accuracy,
-    seconds (of training only). scheduler steps after every "batch" or "epoch"; ReduceLROnPlateau is
-    given the test loss, or with mode "max" the test accuracy. With average, an AveragedModel, the test
-    columns are the average's. after_epoch(history) is called with the list of all rows so far.
+    Columns: epoch, lr (at its start), train_loss, train_accuracy, test_loss, test_accuracy, seconds (of training only).
+    scheduler steps after every "batch" or "epoch"; ReduceLROnPlateau is given the test loss, or with mode "max" the
+    test accuracy. With average, an AveragedModel, the test columns are the average's. after_epoch(history) is called
+    with the list of all rows so far. Raises ValueError for a schedule or a checkpoint that can't be meant.
 
-    Every epoch is written to the file checkpoint, if one is named. With resume=True the run goes on
-    from there; model, optimizer, scheduler and loaders must be made as they were, which is not
-    checked: with other settings the result is a mixture. On a CPU it then ends with the same weights,
-    to the bit, as a run that was never cut off. Not restored: random states other than torch's own
-    and train_loader.generator's, such as those of numpy, persistent workers, or a sampler's generator.
+    Every epoch is written to the file checkpoint, if one is named. With resume=True the run goes on from there; model,
+    optimizer, scheduler and loaders must be made as they were, which is not checked: with other settings the result is
+    a mixture. On a CPU it then ends with the same weights, to the bit, as a run that was never cut off. Not restored:
+    random states other than torch's own and train_loader.generator's, such as numpy's, or a sampler's generator.
     """
+    if step_every not in ("batch", "epoch"):
+        raise ValueError(f'step_every must be "batch" or "epoch", got {step_every!r}')
+    if step_every == "epoch" and isinstance(scheduler, OneCycleLR) and scheduler.total_steps >= 10 * epochs:
+        raise ValueError(f'scheduler plans {scheduler.total_steps} steps for {epochs} epochs: say step_every="batch"')
     parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler, "average": average}
     parts = {name: part for name, part in parts.items() if part is not None}
-    history = load_checkpoint(checkpoint, resume, parts, train_loader)
+    path = None if checkpoint is None else Path(checkpoint).expanduser()
+    history = load_checkpoint(path, resume, parts, train_loader)
+    if len(history) > epochs:
+        raise ValueError(f"{path} holds {len(history)} epochs, more than the {epochs} to train: name another file")
     if history:
         after_epoch(history)  # a complete run is shown, too
     for epoch in range(len(history) + 1, epochs + 1):
@@ -255,33 +256,46 @@ def fit(
             scheduler.step()
         history.append({"epoch": epoch, "lr": lr, "train_loss": train_loss, "train_accuracy": train_accuracy,
                         "test_loss": test_loss, "test_accuracy": test_accuracy, "seconds": seconds})  # fmt: skip
-        save_checkpoint(checkpoint, history, parts, train_loader)
+        save_checkpoint(path, history, parts, train_loader)
         after_epoch(history)
     return pd.DataFrame(history)
 
 
-def load_checkpoint(path, resume: bool, parts: dict, loader) -> list[dict]:
+def load_checkpoint(path: Path | None, resume: bool, parts: dict, loader) -> list[dict]:
     """Bring all parts to where the file left them, if resume says so; return the history up to there.
 
     Says what it found: a file that is not resumed is replaced as soon as a new epoch is complete.
+    Raises ValueError for a file of another kind, and OSError where none can be written.
     """
-    if path is None or not Path(path).exists():
+    if path is None:
         return []
-    saved = torch.load(path, map_location="cpu", weights_only=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Path(f"{path}.new").touch()  # what can't be written is better known before the training
+    Path(f"{path}.new").unlink()
+    if not path.exists():
+        return []
+    # Numbers of numpy, such as learning rates from np.logspace, are safe; other things than torch's could run code.
+    numbers = [np.dtype, np.float64().__reduce__()[0], *(type(np.dtype(code)) for code in "fdilq")]
+    try:
+        with torch.serialization.safe_globals(numbers):
+            saved = torch.load(path, map_location="cpu", weights_only=True)
+        epochs, states = len(saved["history"]), saved["parts"]
+    except Exception as error:  # of many kinds
+        raise ValueError(f"{path} is no checkpoint of fit: name another file, or move this one away") from error
     if not resume:
-        print(f"{path} holds {len(saved['history'])} epochs of an earlier run. This run starts anew, and replaces it.")
+        print(f"{path} holds {epochs} epochs of an earlier run. This run starts anew, and replaces it.")
         return []
     for name, part in parts.items():
-        part.load_state_dict(saved["parts"][name])
+        part.load_state_dict(states[name])
     torch.set_rng_state(saved["random"])
     torch.cuda.set_rng_state_all(saved["random_cuda"])
     if getattr(loader, "generator", None) is not None:
         loader.generator.set_state(saved["random_order"])
-    print(f"{path}: this run goes on after its epoch {len(saved['history'])}.")
+    print(f"{path}: this run goes on after its epoch {epochs}.")
     return saved["history"]
 
 
-def save_checkpoint(path, history: list[dict], parts: dict, loader) -> None:
+def save_checkpoint(path: Path | None, history: list[dict], parts: dict, loader) -> None:
     """Write all that a run needs to go on, in such a way that the file is whole at any moment."""
     if path is None:
         return
@@ -289,9 +303,8 @@ def save_checkpoint(path, history: list[dict], parts: dict, loader) -> None:
     saved |= {"random": torch.get_rng_state(), "random_cuda": torch.cuda.get_rng_state_all()}  # [] without a GPU
     if getattr(loader, "generator", None) is not None:
         saved["random_order"] = loader.generator.get_state()
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
     torch.save(saved, f"{path}.new")
-    os.replace(f"{path}.new", path)
+    Path(f"{path}.new").replace(path)
 
 
 # ---- Figures
@@ -300,22 +313,24 @@ def save_checkpoint(path, history: list[dict], parts: dict, loader) -> None:
 class LiveCurves:
     """For fit's after_epoch in a notebook: the curves of a run, drawn anew in one place after every epoch."""
 
-    def __init__(self, epochs: int, title: str = "", target: float | None = 99.28):
+    def __init__(self, epochs: int, title: str = "", target: float | None = None):
         self.epochs, self.title, self.target = epochs, title, target
-        self.shown = None  # the place in the notebook
+        self.place = None  # in the notebook
 
     def __call__(self, history: list[dict]) -> None:
+        if get_ipython() is None:  # a script has no place for pictures
+            return print(epoch_line(history))
         figure = plot_curves(pd.DataFrame(history), self.title, self.target, self.epochs)
         plt.close(figure)  # or the notebook would show it a second time
         # Text goes with the picture: it is what a terminal shows of the run.
         content = {"image/png": print_figure(figure, bbox_inches=None, base64=True), "text/plain": epoch_line(history)}
-        if self.shown is None:
-            self.shown = display(content, raw=True, display_id=True)
+        if self.place is None:
+            self.place = display(content, raw=True, display_id=True)
         else:
-            self.shown.update(content, raw=True)
+            self.place.update(content, raw=True)
 
 
-def plot_curves(history: pd.DataFrame, title="", target: float | None = 99.28, epochs=None) -> plt.Figure:
+def plot_curves(history: pd.DataFrame, title="", target: float | None = None, epochs=None) -> plt.Figure:
     """Loss, accuracy and learning rate by epoch, from fit's history; target is a line across the accuracy."""
     figure, panels = plt.subplots(3, 1, figsize=(5.4, 5.6), sharex=True, height_ratios=[3, 3, 1.3])
     for axes, name in zip(panels, ("loss", "accuracy")):
@@ -336,17 +351,19 @@ def plot_curves(history: pd.DataFrame, title="", target: float | None = 99.28, e
 
 
 def plot_digits(images: torch.Tensor, titles=None, columns=10) -> plt.Figure:
-    """A grid of digits, images (N, 1, 28, 28) or (N, 28, 28), each under its title."""
+    """A grid of images (N, rows, columns) or (N, 1 or 3 channels, rows, columns), each under its title."""
+    images = images.reshape(len(images), -1, *images.shape[-2:]).movedim(1, -1).cpu()
+    if images.shape[-1] == 3:  # colours are drawn from 0 to 1
+        images = (images - images.min()) / (images.max() - images.min())
     titles = [""] * len(images) if titles is None else [f"{title}" for title in titles]
     rows = math.ceil(len(images) / columns)
     lines = max(title.count("\n") + 1 if title else 0 for title in titles)
-    figure, grid = plt.subplots(
-        rows, columns, figsize=(5.4, rows * (5.4 / columns + 0.2 * lines)), squeeze=False, layout="constrained"
-    )
+    size = (5.4, rows * (5.4 / columns + 0.2 * lines))
+    figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
     for axes in grid.flat:
         axes.set_axis_off()
     for axes, image, title in zip(grid.flat, images, titles):
-        axes.imshow(image.reshape(28, 28).cpu(), cmap="gray_r")
+        axes.imshow(image, cmap="gray_r")
         axes.set_title(title, fontsize=9, loc="center")
     return figure
 
@@ -354,7 +371,7 @@ def plot_digits(images: torch.Tensor, titles=None, columns=10) -> plt.Figure:
 def plot_mistakes(images, labels, answers, count=20) -> plt.Figure:
     """The wrong answers given with most confidence: label → answer, and the answer's probability in %.
 
-    images (N, 1, 28, 28), labels (N,), answers (N, classes) as log-probabilities. Raises ValueError if none is wrong.
+    images as for plot_digits, labels (N,), answers (N, classes) as log-probabilities. ValueError if none is wrong.
     """
     images, labels = images.cpu(), labels.cpu()
     confidence, digits = answers.cpu().exp().max(1)
@@ -366,103 +383,16 @@ def plot_mistakes(images, labels, answers, count=20) -> plt.Figure:
     return plot_digits(images[worst], titles, columns=5)
 
 
-def plot_confusion(labels: torch.Tensor, answers: torch.Tensor, title="") -> plt.Figure:
-    """Counts of the answers (columns) given to each label (rows), digits (N,) both; colour marks mistakes."""
-    counts = torch.bincount(labels.cpu() * 10 + answers.cpu(), minlength=100).reshape(10, 10)
+def plot_confusion(labels: torch.Tensor, answers: torch.Tensor, title="", classes=10) -> plt.Figure:
+    """Counts of the answers (columns) given to each label (rows), numbers (N,) both; colour marks mistakes."""
+    both = torch.stack([labels.cpu(), answers.cpu()]).long()
+    if both.min() < 0 or both.max() >= classes:
+        raise ValueError(f"labels and answers must be below classes={classes}, got {both.min()} to {both.max()}")
+    counts = torch.bincount(both[0] * classes + both[1], minlength=classes**2).reshape(classes, classes)
     mistakes = counts.clone().fill_diagonal_(0)
-    figure, axes = plt.subplots(figsize=(5.4, 5), layout="constrained")
+    figure, axes = plt.subplots(figsize=(0.54 * classes, 0.5 * classes), layout="constrained")
     axes.imshow(mistakes, cmap="Blues", vmax=2 * max(1, mistakes.max()))  # the lighter half: black is legible on it
     for (row, column), count in np.ndenumerate(counts.numpy()):
         axes.text(column, row, count or "·", ha="center", va="center")
-    axes.set(xlabel="answer", ylabel="label", xticks=range(10), yticks=range(10), title=title)
+    axes.set(xlabel="answer", ylabel="label", xticks=range(classes), yticks=range(classes), title=title)
     return figure
-
-
-# ---- A digit of one's own. scikit-image and scipy are imported where they are needed, once a picture is read.
-
-
-def read_grey(path) -> np.ndarray:
-    """A picture's brightness, upright, at most 400 pixels long: float (rows, columns), 0 to 255."""
-    from PIL import Image, ImageOps
-
-    picture = Image.open(path)
-    picture.draft(None, (800, 800))  # a large JPEG is read at a fraction of its size
-    picture = ImageOps.exif_transpose(picture)  # as phones store it
-    if picture.mode[0] in "IF":  # 16 bits and more: the brightest pixel is white
-        values = np.asarray(picture, dtype=float)
-        picture = Image.fromarray((values * 255 / max(values.max(), 1)).clip(0).round().astype(np.uint8))
-    picture = picture.convert("RGBA")
-    picture.thumbnail((400, 400))
-    on_white = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    return np.asarray(on_white.convert("L"), dtype=float)
-
-
-def find_strokes(grey: np.ndarray, path) -> np.ndarray:
-    """The strokes of a digit, dark on light or light on dark: 255 where there is ink, else 0.
-
-    Leaves out shadows, specks, faint lines, and what touches the edge. Raises ValueError where no stroke
-    stands out from what is around it, and for several digits side by side.
-    """
-    from scipy import ndimage
-    from skimage import filters, measure, segmentation
-
-    size = max(grey.shape)
-    wide = size // 3  # no stroke is as wide: closing what is narrower leaves the paper
-    light = ndimage.gaussian_filter(np.log(grey + 20), size / 400)  # in logarithms a shadow subtracts
-    found = []
-    for sign in (1, -1):  # dark ink, light ink
-        contrast = ndimage.black_tophat(np.pad(sign * light, wide, mode="edge"), wide)[wide:-wide, wide:-wide]
-        level = np.percentile(contrast[contrast >= filters.threshold_otsu(contrast)], 90)
-        strokes = contrast > level / 2
-        joined = measure.label(ndimage.binary_dilation(strokes, iterations=1 + size // 200))  # over small gaps
-        for part in measure.regionprops(segmentation.clear_border(joined, size // 100) * strokes):
-            length = max(part.image.shape)
-            near = length // 10 + 1
-            top, left, bottom, right = part.bbox
-            around = light[max(top - near, 0) : bottom + near, max(left - near, 0) : right + near]
-            darker = sign * (np.median(around) - np.median(light[part.slice][part.image]))
-            if length > size / 20 and darker > max(level / 2, 0.05):  # unlike the paper between strokes
-                is_sheet = part.solidity > 0.85 and min(part.image.shape) > 0.4 * length
-                found.append({"part": part, "sign": sign, "strength": length * level, "is_sheet": is_sheet})
-    if not found:
-        raise ValueError(f"{path}: no strokes stand out from the paper; write with a thicker pen, away from the edge")
-    best = max(found, key=lambda each: (not each["is_sheet"], each["strength"]))
-    main = best["part"]
-    parts = [each["part"] for each in found if each["sign"] == best["sign"] and each["part"].area > 0.1 * main.area]
-    ink = np.zeros(grey.shape)
-    for part in parts:
-        beside = part.bbox[1] >= main.bbox[3] or part.bbox[3] <= main.bbox[1]
-        if beside and part.image.shape[0] > main.image.shape[0] / 2:
-            raise ValueError(f"{path}: several digits side by side; cut out one")
-        ink[part.slice][part.image] = 255
-    return ink
-
-
-def digit_from_picture(path) -> torch.Tensor:
-    """The digit on a photo, scan or drawing, as MNIST stores digits: uint8 (1, 28, 28), bright ink on black.
-
-    As MNIST's makers did (LeCun et al. 1998, section III.A), it scales the digit's longer side to 20 pixels and puts
-    its centre of mass in the middle: at pixel (14, 14), where it is in their files. A picture of at most 28x28 pixels
-    is neither cleaned nor enlarged, so a digit of MNIST comes back unchanged.
-    Raises ValueError, naming the file and a remedy, for what is no single digit.
-    """
-    from PIL import Image
-    from scipy import ndimage
-
-    grey = read_grey(path)
-    is_tiny = max(grey.shape) <= 28
-    ink = abs(grey - np.median(grey)) if is_tiny else find_strokes(grey, path)
-    if not ink.any():
-        raise ValueError(f"{path}: no strokes stand out, all pixels are alike; take a picture of a digit")
-    rows, columns = ink.any(1).nonzero()[0], ink.any(0).nonzero()[0]
-    ink = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    if ink.mean() > 0.8 * ink.max() and min(ink.shape) > 0.4 * max(ink.shape):
-        raise ValueError(f"{path}: ink fills its box, which no digit does; leave paper around the strokes")
-    if not is_tiny or max(ink.shape) > 20:
-        height, width = (max(1, round(20 * side / max(ink.shape))) for side in ink.shape)
-        ink = np.asarray(Image.fromarray(ink.astype(np.float32)).resize((width, height), Image.Resampling.HAMMING))
-        ink = ink * 255 / ink.max()
-    top, left = (min(max(round(14 - mass), 0), 28 - side) for mass, side in zip(ndimage.center_of_mass(ink), ink.shape))
-    digit = torch.zeros(1, 28, 28, dtype=torch.uint8)
-    digit[0, top : top + ink.shape[0], left : left + ink.shape[1]] = torch.from_numpy(ink.round().astype(np.uint8))
-    return digit

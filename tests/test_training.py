@@ -7,6 +7,7 @@ import multiprocessing
 import pickle
 import random
 import shutil
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -14,17 +15,19 @@ from pathlib import Path
 
 import matplotlib
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
 from torch import nn
-from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
-from torch.optim.swa_utils import AveragedModel
-from torch.utils.data import DataLoader, TensorDataset
+from torch.optim.lr_scheduler import MultiStepLR, OneCycleLR, ReduceLROnPlateau
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader, Subset, TensorDataset, random_split
 
 import helpers
-from benchmarks.recipes import RandomDistortion, moving_average
 from helpers import TensorLoader, fit, log_probabilities, test, train
 
 matplotlib.use("Agg")
@@ -97,10 +100,13 @@ def test_training_pixels_have_mean_0_and_deviation_1(mnist):
     images = helpers.normalise(mnist[0][:20_000])
     assert images.shape == (20_000, 1, 28, 28) and images.dtype == torch.float32
     assert images.mean().abs() < 0.01 and abs(images.std() - 1) < 0.01
-    assert images.min().item() == pytest.approx(-0.1307 / 0.3081)
-    for wrong in (mnist[0][:2].float(), mnist[0][0]):
+    assert images.min().item() == pytest.approx(-0.1307 / 0.3081) == helpers.BACKGROUND
+    for wrong in (mnist[0][:2].float(), mnist[0][0], mnist[0][:2, ..., None].expand(2, 28, 28, 3)):
         with pytest.raises(ValueError, match="uint8"):
             helpers.normalise(wrong)
+    means = torch.tensor([51, 102, 153]).view(3, 1, 1)  # of another data set, in colour
+    images = helpers.normalise((means + 51).byte().expand(2, 3, 4, 6), means / 255, 0.1)
+    assert images.shape == (2, 3, 4, 6) and torch.allclose(images, torch.tensor(2.0), atol=1e-5)
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:1000])])
@@ -113,18 +119,39 @@ def test_without_internet_a_missing_or_damaged_file_is_named(damage, tmp_path):
     assert tried and all("train-images" in address for address in tried)
 
 
-def test_a_loader_gives_every_image_once_and_augments_its_first_passes():
+def test_a_mirror_that_never_answers_is_left_for_the_next(tmp_path, monkeypatch):
+    raw = shutil.copytree(DATA / "MNIST" / "raw", tmp_path / "MNIST" / "raw")
+    shutil.move(raw / "t10k-labels-idx1-ubyte.gz", tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        mirrors = [f"http://127.0.0.1:{silent.getsockname()[1]}/", f"{tmp_path.as_uri()}/"]
+        monkeypatch.setattr(helpers.MNIST, "mirrors", mirrors)
+        monkeypatch.setenv("HOME", str(tmp_path))  # what ~ means
+        assert len(helpers.read_mnist("~", timeout=0.2)[3]) == 10_000
+
+
+def test_a_loader_gives_every_image_once_in_another_order_each_time():
     data = noise(70)
     order = torch.Generator().manual_seed(1)
-    loader = TensorLoader(data, 32, shuffle=True, augment=lambda x: x + 100, generator=order, augment_epochs=2)
-    passes = [list(loader) for _ in range(3)]
+    loader = TensorLoader(data, 32, shuffle=True, augment=lambda x: x + 100, generator=order)
+    passes = [list(loader) for _ in range(2)]
+    loader.augment = None
+    passes += [list(loader) for _ in range(2)]
     assert len(loader) == 3 and [len(labels) for _, labels in passes[0]] == [32, 32, 6]
-    assert [batches[0][0].mean() > 50 for batches in passes] == [True, True, False]
-    places = [(100 * torch.cat([x for x, _ in batches])[:, 0, 0, 0]).round() for batches in passes[1:]]
+    assert [batches[0][0].mean() > 50 for batches in passes] == [True, True, False, False]
+    places = [(100 * torch.cat([x for x, _ in batches])[:, 0, 0, 0]).round() for batches in passes[2:]]
     assert not torch.equal(*places)  # in another order each time
     assert torch.equal(places[1].sort().values, (100 * data.tensors[0][:, 0, 0, 0]).round().sort().values)
     for ours, theirs in zip(TensorLoader(data, 32), DataLoader(data, 32), strict=True):
         assert torch.equal(ours[0], theirs[0]) and torch.equal(ours[1], theirs[1])
+
+
+def test_a_part_of_a_data_set_is_loaded_as_a_whole_one_is():
+    part = random_split(Subset(noise(70), range(5, 65)), [20, 40], torch.Generator().manual_seed(1))[1]
+    for ours, theirs in zip(TensorLoader(part, 16), DataLoader(part, 16), strict=True):
+        assert torch.equal(ours[0], theirs[0]) and torch.equal(ours[1], theirs[1])
+    for wrong in ([(torch.zeros(1, 28, 28), 1)], TensorDataset(torch.zeros(9))):
+        with pytest.raises(ValueError, match="use a DataLoader"):
+            TensorLoader(wrong, 16)
 
 
 # ---- Training and testing
@@ -154,11 +181,12 @@ def test_an_epoch_is_the_plain_loop(last, loader):
 
 
 def test_testing_changes_nothing():
-    model = small_net()
+    model, loader, images = small_net(), TensorLoader(noise(), 32), noise().tensors[0]
     before, random_state = copy.deepcopy(model), torch.get_rng_state()
-    test(model, "cpu", TensorLoader(noise(), 32))
-    log_probabilities(model, noise().tensors[0])
-    assert same_state(model, before) and torch.equal(torch.get_rng_state(), random_state)
+    for call in (lambda: test(model, "cpu", loader), lambda: log_probabilities(model, images)):
+        model.train()
+        call()
+        assert same_state(model, before) and torch.equal(torch.get_rng_state(), random_state)
 
 
 class InPlace(nn.Linear):
@@ -177,15 +205,26 @@ def test_a_forward_that_works_in_place_leaves_the_images_alone():
     assert torch.equal(images, before)
 
 
-class Pair(nn.Linear):
-    def forward(self, x):
-        return super().forward(x.flatten(1)), x
+def test_five_looks_are_the_mean_over_an_image_and_its_neighbours():
+    images, model = noise(7).tensors[0], small_net()
+    corners = [(1, 1), (0, 1), (2, 1), (1, 0), (1, 2)]
+    for background in (helpers.BACKGROUND, 0.5):
+        padded = F.pad(images, [1] * 4, value=background)
+        by_hand = sum(log_probabilities(model, padded[:, :, y : y + 28, x : x + 28]) for y, x in corners) / 5
+        assert torch.allclose(helpers.five_looks(model, images, background), by_hand.log_softmax(1), atol=1e-5)
+    rows = torch.tensor([[1, 2, 3], [4, 5, 6]])
+    assert helpers.shifted(rows, 1, -2, background=9).tolist() == [[9, 9, 9], [3, 9, 9]]  # down, and to the left
 
 
 IMAGES, LABELS = noise(20).tensors
+SHAPES = "model must return .N, classes., and labels be class numbers, int64 .N,.; got .*"
 WRONG = {
     "labels": (linear_net(), IMAGES, LABELS + 1, "labels must be 0 to 9, got 1 to 10"),
-    "a tuple": (Pair(784, 10), IMAGES, LABELS, "got a tuple"),
+    "one-hot labels": (linear_net(), IMAGES, F.one_hot(LABELS), SHAPES + "int64 .10, 10."),
+    "labels in a column": (linear_net(), IMAGES, LABELS[:, None], SHAPES + "int64 .10, 1."),
+    "small labels": (linear_net(), IMAGES, LABELS.int(), SHAPES + "int32"),
+    "maps": (nn.Conv2d(1, 10, 28), IMAGES, LABELS, SHAPES + ".10, 10, 1, 1."),
+    "a tuple": (nn.Sequential(nn.Flatten(), nn.LSTM(784, 10)), IMAGES, LABELS, "got a tuple"),
     "probabilities": (linear_net(1, nn.Softmax(1)), IMAGES, LABELS, "leave out its softmax"),
     "nan": (linear_net(), IMAGES / 0, LABELS, "nan or infinite"),
     "nothing": (linear_net(), IMAGES[:0], LABELS[:0], "no batch"),
@@ -195,11 +234,12 @@ WRONG = {
 @pytest.mark.parametrize("case", WRONG)
 def test_what_pytorch_is_silent_about_is_named_in_a_line(case):
     model, images, labels, message = WRONG[case]
-    loader = DataLoader(TensorDataset(images, labels), 10)
-    for call in (lambda: train(model, "cpu", loader, sgd(model)), lambda: test(model, "cpu", loader)):
-        with pytest.raises(ValueError, match=message) as error:
-            call()
-        assert "\n" not in str(error.value)
+    optimizer = sgd(linear_net())
+    for loader in (kind(TensorDataset(images, labels), 10) for kind in (DataLoader, TensorLoader)):
+        for call in (lambda: train(model, "cpu", loader, optimizer), lambda: test(model, "cpu", loader)):
+            with pytest.raises(ValueError, match=message) as error:
+                call()
+            assert "\n" not in str(error.value)
 
 
 # ---- A run of several epochs
@@ -209,7 +249,7 @@ def run(epochs=3, make_scheduler=lambda optimizer: None, averaged=False, seed=1,
     """A run made anew, of three batches an epoch: (model, average, history)."""
     model = net(seed)
     optimizer = sgd(model)
-    average = moving_average(model) if averaged else None
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True) if averaged else None
     loader = TensorLoader(noise(), 32, shuffle=True, generator=torch.Generator().manual_seed(seed))
     test_loader = TensorLoader(noise(30, seed=9), 16)
     scheduler = make_scheduler(optimizer)
@@ -246,6 +286,14 @@ def test_one_cycle_moves_with_every_batch():
     assert history["lr"].tolist() == pytest.approx([0.016, *falling], rel=1e-3)
 
 
+def test_a_learning_rate_that_would_hardly_move_is_refused():
+    with pytest.raises(ValueError, match='"batch" or "epoch", got \'Batch\''):
+        run(step_every="Batch")
+    with pytest.raises(ValueError, match="plans 30 steps for 3 epochs"):
+        run(3, lambda optimizer: OneCycleLR(optimizer, 0.4, total_steps=30))
+    run(3, lambda optimizer: OneCycleLR(optimizer, 0.4, total_steps=29))  # it may be meant
+
+
 def test_an_average_is_tested_in_place_of_the_model():
     model, average, history = run(averaged=True)
     loader = TensorLoader(noise(30, seed=9), 16)
@@ -259,7 +307,7 @@ def test_an_average_is_tested_in_place_of_the_model():
 KIND = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 SERVER = multiprocessing.get_context(KIND)
 if KIND == "forkserver":
-    SERVER.set_forkserver_preload(["helpers", "benchmarks.recipes"])
+    SERVER.set_forkserver_preload(["helpers"])
 
 
 def train_all_of_it(ours: bool, folder: Path, started) -> None:
@@ -268,9 +316,9 @@ def train_all_of_it(ours: bool, folder: Path, started) -> None:
     model, data, epochs, average = small_net(), noise(320), 12, None
     optimizer = sgd(model)
     if ours:
-        order = torch.Generator().manual_seed(3)
-        plan = {"augment": RandomDistortion(), "augment_epochs": 10, "generator": order}
-        loader, average = TensorLoader(data, 16, shuffle=True, **plan), moving_average(model)
+        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
+        plan = {"augment": lambda images: images + torch.rand(len(images), 1, 1, 1)}
+        loader = TensorLoader(data, 16, shuffle=True, **plan, generator=torch.Generator().manual_seed(3))
         how = {"scheduler": OneCycleLR(optimizer, 0.1, total_steps=20 * epochs), "step_every": "batch"}
     else:
         loader, how = DataLoader(data, 16, shuffle=True), {"scheduler": ReduceLROnPlateau(optimizer, patience=1)}
@@ -329,16 +377,31 @@ class Rows(nn.Module):
 
 def test_an_lstm_is_resumed_to_the_bit_and_a_complete_run_is_read_back(tmp_path, capsys):
     whole, _, history = run(4, net=Rows)
-    path, shown = tmp_path / "in a new folder" / "run.pt", []
+    path, lengths = tmp_path / "in a new folder" / "run.pt", []
     how = {"checkpoint": path, "resume": True, "net": Rows}
     run(2, **how)
     assert "goes on" not in capsys.readouterr().out  # there was no file: it started anew
     for _ in range(2):
-        model, _, again = run(4, after_epoch=lambda rows: shown.append(len(rows)), **how)
+        model, _, again = run(4, after_epoch=lambda rows: lengths.append(len(rows)), **how)
         assert same_state(model, whole) and again["test_loss"].tolist() == history["test_loss"].tolist()
     out = capsys.readouterr().out
     assert "goes on after its epoch 2" in out and "goes on after its epoch 4" in out
-    assert shown == [2, 3, 4, 4] and list(path.parent.iterdir()) == [path]
+    assert lengths == [2, 3, 4, 4] and list(path.parent.iterdir()) == [path]
+    with pytest.raises(ValueError, match="holds 4 epochs, more than the 2"):
+        run(2, **how)
+
+
+def test_a_run_with_numpy_s_numbers_goes_on_from_the_home_folder(tmp_path, monkeypatch, capsys):
+    def make_scheduler(optimizer):
+        optimizer.param_groups[0]["lr"] = np.logspace(-3, -1, 3)[1]
+        return MultiStepLR(optimizer, np.arange(1, 3), gamma=np.float32(0.5))
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    whole, _, history = run(3, make_scheduler)
+    run(1, make_scheduler, checkpoint="~/run.pt")
+    model, _, again = run(3, make_scheduler, checkpoint=tmp_path / "run.pt", resume=True)
+    assert same_state(model, whole) and again["lr"].tolist() == history["lr"].tolist() == [0.01, 0.005, 0.0025]
+    assert "run.pt: this run goes on after its epoch 1" in capsys.readouterr().out
 
 
 def test_without_resume_a_file_is_replaced_by_a_complete_epoch_only(tmp_path, capsys):
@@ -351,15 +414,23 @@ def test_without_resume_a_file_is_replaced_by_a_complete_epoch_only(tmp_path, ca
     assert "holds 2 epochs" in capsys.readouterr().out and path.read_bytes() == before
     assert same_state(run(1, checkpoint=path)[0], run(1)[0])
     assert len(torch.load(path, weights_only=True)["history"]) == 1
-    torch.save({"history": [], "parts": [small_net()]}, path)  # an object, which could run code
-    with pytest.raises(pickle.UnpicklingError, match="(?i)weights.only"):
-        run(1, checkpoint=path, resume=True)
 
 
-def test_what_a_machine_without_gpu_saved_is_resumed_on_one_with(tmp_path, monkeypatch):
-    run(1, checkpoint=tmp_path / "run.pt")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert len(run(2, checkpoint=tmp_path / "run.pt", resume=True)[2]) == 2
+@pytest.mark.parametrize("resume", [True, False])
+def test_what_is_no_checkpoint_is_named_and_left_alone(resume, tmp_path, capsys):
+    torch.save(small_net().state_dict(), tmp_path / "weights.pt")
+    torch.save({"history": [], "parts": [small_net()]}, tmp_path / "object.pt")  # which could run code
+    (tmp_path / "empty.pt").touch()
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for path in (tmp_path, *before):
+        with pytest.raises(ValueError, match=f"{path.name} is no checkpoint") as error:
+            run(1, checkpoint=path, resume=resume)
+        assert path.name != "object.pt" or isinstance(error.value.__cause__, pickle.UnpicklingError)
+    for path in (tmp_path / "empty.pt" / "run.pt", tmp_path / ("long" * 63)):  # neither can be written
+        with pytest.raises(OSError, match="empty.pt|long"):
+            run(1, checkpoint=path)
+    assert capsys.readouterr().out == ""  # said before an epoch is trained
+    assert before == {path: path.read_bytes() for path in tmp_path.iterdir()}
 
 
 # ---- Figures
@@ -374,7 +445,10 @@ def test_digits_mistakes_and_confusion_show_what_they_are_given():
     figure = helpers.plot_digits(images, labels)
     assert titles(figure) == [str(n % 10) for n in range(12)] and len(figure.axes) == 20
     assert torch.equal(torch.tensor(figure.axes[11].images[0].get_array()), images[11, 0])
-    assert titles(helpers.plot_digits(images[:, 0])) == []
+    assert titles(helpers.plot_digits(images[:, 0, :9])) == []
+    colours = torch.stack([images[:, 0, :9]] * 3, 1)
+    drawn = torch.tensor(helpers.plot_digits(colours).axes[11].images[0].get_array())
+    assert torch.allclose(drawn[..., 2], (colours[11, 2] - colours.min()) / (colours.max() - colours.min()))
 
     sure = torch.tensor([0.5, 0.9, 0.7, 0.6])
     answers = torch.stack([1 - sure, sure], 1).log()
@@ -384,34 +458,38 @@ def test_digits_mistakes_and_confusion_show_what_they_are_given():
         helpers.plot_mistakes(images[:4], answers.argmax(1), answers)
 
     figure = helpers.plot_confusion(torch.tensor([1, 2, 2, 2, 3]), torch.tensor([1, 1, 1, 2, 3]))
-    shown = {(text.get_position()[1], text.get_position()[0]): text.get_text() for text in figure.axes[0].texts}
-    assert (shown[2, 1], shown[1, 1], shown[1, 2]) == ("2", "1", "·") and len(shown) == 100
+    texts = {(text.get_position()[1], text.get_position()[0]): text.get_text() for text in figure.axes[0].texts}
+    assert (texts[2, 1], texts[1, 1], texts[1, 2]) == ("2", "1", "·") and len(texts) == 100
+    assert len(helpers.plot_confusion(labels, labels + 14, classes=26).axes[0].texts) == 26**2
+    for answers in (labels + 1, labels - 1):
+        with pytest.raises(ValueError, match="classes=10, got"):
+            helpers.plot_confusion(labels, answers)
     plt.close("all")
 
 
 def test_curves_show_the_history():
     history = pd.DataFrame([[n, 0.1 / n, 0.2 / n, 98 + n / 9, 0.1 / n, 99 + n / 9, 1.0] for n in (1, 2, 3)])
     history.columns = COLUMNS
-    loss, accuracy, rate = helpers.plot_curves(history, "title", epochs=5).axes
+    loss, accuracy, rate = helpers.plot_curves(history, "title", 99.28, epochs=5).axes
     for axes, name in ((loss, "loss"), (accuracy, "accuracy")):
-        shown = {line.get_label(): list(line.get_ydata()) for line in axes.lines}
-        assert shown["training"] == history[f"train_{name}"].tolist()
-        assert shown["test"] == history[f"test_{name}"].tolist()
+        curves = {line.get_label(): list(line.get_ydata()) for line in axes.lines}
+        assert curves["training"] == history[f"train_{name}"].tolist()
+        assert curves["test"] == history[f"test_{name}"].tolist()
     assert accuracy.texts[0].get_text() == "99.28%" and loss.get_title("left") + loss.get_title() == "title"
     assert list(rate.lines[0].get_ydata()) == history["lr"].tolist() and rate.get_xlim() == (0.5, 5.5)
-    assert len(helpers.plot_curves(history[:1], target=None).axes[1].lines) == 2
+    assert len(helpers.plot_curves(history[:1]).axes[1].lines) == 2
     plt.close("all")
 
 
-def test_growing_curves_are_one_picture(monkeypatch):
-    shown, updates = [], []
-
-    class Handle:
-        def update(self, content, raw):
-            updates.append(content)
-
-    monkeypatch.setattr(helpers, "display", lambda content, raw, display_id: shown.append(content) or Handle())
-    history = run(3, after_epoch=helpers.LiveCurves(3))[2]
-    assert len(shown) == 1 and len(updates) == 2 and not plt.get_fignums()
-    assert updates[-1]["text/plain"] == helpers.epoch_line(history.to_dict("records"))
-    assert len({content["image/png"] for content in shown + updates}) == 3
+def test_growing_curves_are_one_picture_and_in_a_script_lines(tmp_path, monkeypatch, capsys):
+    lines = [helpers.epoch_line([row]) for row in run(3, after_epoch=helpers.LiveCurves(3))[2].to_dict("records")]
+    assert capsys.readouterr().out.splitlines() == lines
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    InteractiveShell.instance()
+    with capture_output() as captured:
+        run(3, after_epoch=helpers.LiveCurves(3))
+    InteractiveShell.clear_instance()
+    assert [output.update for output in captured.outputs] == [False, True, True] and not plt.get_fignums()
+    assert len({output.transient["display_id"] for output in captured.outputs}) == 1
+    assert [output.data["text/plain"] for output in captured.outputs] == lines
+    assert len({output.data["image/png"] for output in captured.outputs}) == 3
