@@ -7,11 +7,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils import prune, spectral_norm, weight_norm
 from torchvision import models
 from torchvision.ops import FrozenBatchNorm2d
 
-from benchmarks.recipes import Net, fast_network, final_network, small_network
-from lesson.fields import count_multiplications, measured_receptive_field, receptive_field, trace
+from lesson.fields import add_to, copy_of, count_multiplications, measured_receptive_field, receptive_field, trace
+from lesson.networks import Net, fast_network, final_network, small_network
 
 
 class Calls(nn.Module):
@@ -77,6 +78,29 @@ def test_the_operations_hold_what_was_given():
     assert convolution.arguments["input"] is None and convolution.window[1] == (2, 2)
     assert (relu.name, relu.kind, relu.inputs, relu.shape) == ("1", "relu", [1], (1, 6, 13, 13))
     assert (view.inputs, linear.kind, linear.inputs, linear.shape) == ([2], "addmm", [3], (1, 10))
+
+
+def test_what_lies_beside_the_answer_is_neither_listed_nor_refused():
+    def forward(x, first, second):
+        _, answer = second(x.flip(3)), first(x.mean((2, 3)))
+        assert not answer.isnan().any() and answer.argmax(1).item() < 10 and second(x).softmax(1).shape
+        return answer
+
+    listed = trace(Calls(forward, nn.Linear(4, 10), nn.Linear(28, 3)))
+    assert [(each.kind, each.inputs) for each in listed[1:]] == [("convolution", [0]), ("mean", [1]), ("addmm", [2])]
+    with pytest.raises(ValueError, match="made of the image"):
+        trace(Calls(lambda x: torch.zeros(1, 10)))
+
+
+def test_a_cell_that_is_run_again_tells_of_its_own_layers(capsys):
+    model = nn.Sequential()
+    add_to(model, conv1=nn.Conv2d(1, 4, 3), relu1=nn.ReLU())
+    add_to(model, conv2=nn.Conv2d(4, 8, 3, stride=2))
+    add_to(model, conv1=nn.Conv2d(1, 4, 5), relu1=nn.ReLU())
+    add_to(nn.Sequential(), input_size=(3, 32, 32), conv1=nn.Conv2d(3, 4, 3))
+    said = capsys.readouterr().out.replace(" parameters so far; each number sees", "").splitlines()
+    assert said[:2] == ["4×26×26 come out; 40 3×3", "8×12×12 come out; 336 5×5"]
+    assert said[2:] == ["4×24×24 come out; 104 5×5", "4×30×30 come out; 112 3×3"] and len(model) == 3
 
 
 class Stack(nn.Module):
@@ -168,7 +192,7 @@ WHOLE_MAP = {  # the field after it, of the convolution's 3: 27 more
     "squeeze and excitation": lambda x: x * x.mean((2, 3), keepdim=True),
     "the same, by a pool, and a convolution": lambda x: F.max_pool2d(x * F.avg_pool2d(x, x.shape[2:]).sigmoid(), 3),
     "a number made of the map": lambda x: x - x.mean(),
-    "a mean spread over the map": lambda x: F.interpolate(x.mean((2, 3), keepdim=True), (28, 28)),
+    "a mean spread over the map": lambda x: F.max_pool2d(F.interpolate(x.mean((2, 3), keepdim=True), (28, 28)), 3),
 }
 
 
@@ -183,6 +207,7 @@ def test_from_a_mean_on_all_see_the_whole_image():
     later = table[2:]
     assert (later["start"] <= 0).all() and (later["start"] + later["receptive_field"] >= 64).all()
     assert later["jump"].iloc[1:].eq(0).all()  # from one output to the next, nothing moves
+    assert last(Calls(lambda x: x * F.max_pool2d(x, 26))) == 3 + 27  # that pool sees less than the map beside it
 
 
 @pytest.mark.parametrize("pool", [lambda x: x.mean((2, 3)), nn.AdaptiveAvgPool2d(1)])
@@ -230,6 +255,7 @@ REFUSED = {
     "wrapped around": lambda x: F.pad(x, (1, 1, 1, 1), mode="circular"),
     "pixel shuffle": nn.PixelShuffle(2),
     "written into another": lambda x: torch.zeros(1, 4, 28, 28).copy_(x.flip(1)) + 0,
+    "changed through a flat view": lambda x: (x.flatten(1).relu_(), x)[1],
     "rows as channels of Conv1d": lambda x: nn.Conv1d(28, 3, 3)(x[:, 0]),
     "one mean for every column": lambda x: x.mean((1, 2)),
     "a number of Python's": lambda x: x / x.max().item(),
@@ -289,9 +315,24 @@ class FourConvolutions(nn.Module):
         return self.stack(self.before(x))
 
 
-@pytest.mark.parametrize("before", [lambda x: x - 1, lambda x: -x, lambda x: 1 - x, lambda x: x.sub_(3), F.relu6])
-def test_a_field_is_measured_after_what_would_make_a_relu_silent(before):
+@pytest.mark.parametrize(
+    "before", [lambda x: x - 1, lambda x: -x, lambda x: 1 - x, lambda x: x.sub_(3), F.relu6, torch.Tensor.float]
+)
+def test_a_field_is_measured_after_what_would_make_a_relu_silent_or_fail(before):
     assert measured_receptive_field(FourConvolutions(before)) == (9, 9)
+
+
+@pytest.mark.filterwarnings("ignore:.*is deprecated")
+@pytest.mark.parametrize("change", [lambda x: prune.l1_unstructured(x, "weight", 0.3), weight_norm, spectral_norm])
+def test_weights_that_are_computed_are_copied(change):
+    model, images = FourConvolutions(lambda x: x), torch.rand(2, 1, 28, 28)
+    plain = count_multiplications(model)
+    for layer in model.stack[::2]:
+        change(layer)
+    model(images).sum().backward()
+    assert last(model) == 9 and measured_receptive_field(model) == (9, 9)
+    assert plain <= count_multiplications(model) < plain + 1000  # a spectral norm multiplies weights, too
+    assert torch.equal(copy_of(model)(images), model.eval()(images))
 
 
 @pytest.mark.parametrize("norm", [FrozenBatchNorm2d(4), nn.BatchNorm2d(4)])
@@ -326,8 +367,19 @@ def test_masks_are_left_alone():
 
 def test_multiplications_are_counted_as_by_hand():
     brief = [784 * 4 * 9, 169 * 16 * 4 * 9, 169 * 16 * 16 * 9, 36 * 32 * 16 * 9, 9 * 32 * 32 * 9, 10 * 32 * 9]
-    assert count_multiplications(Net()) == sum(brief)
+    types = torch.float, torch.half, torch.bfloat16, torch.double
+    assert {count_multiplications(Net().to(dtype)) for dtype in types} == {sum(brief)}
     assert count_multiplications(nn.Linear(28, 16)) == 28 * 28 * 16 == 12_544
     assert count_multiplications(nn.Conv2d(4, 4, 3, groups=4), (4, 5, 5)) == 9 * 4 * 9
     assert count_multiplications(nn.ConvTranspose2d(4, 2, 2, stride=2), (4, 5, 5)) == 25 * 4 * 2 * 4
     assert count_multiplications(nn.Sequential(nn.Flatten(1, 2), nn.Conv1d(28, 3, 3))) == 26 * 28 * 3 * 3
+
+
+def test_no_multiplication_is_left_out_silently():
+    rows, attention = nn.Flatten(1, 2), nn.TransformerEncoderLayer(28, 4, 32, batch_first=True)  # 28 tokens of 28
+    assert count_multiplications(nn.Sequential(rows, attention)) == (4 + 2) * 28**3 + 2 * 28 * 28 * 32
+    assert torch.backends.mha.get_fastpath_enabled()
+    assert count_multiplications(Calls(lambda x: F.scaled_dot_product_attention(x, x, x))) == 784 * 36 + 8 * 28**3
+    assert count_multiplications(Calls(lambda x: x @ torch.ones(28))) == 784 * 36 + 784 * 4
+    with pytest.raises(ValueError, match="nn.LSTM.*can't be counted"):
+        count_multiplications(nn.Sequential(rows, nn.LSTM(28, 16, batch_first=True)))
