@@ -8,15 +8,17 @@ import pandas as pd
 import torch
 from matplotlib.colors import LinearSegmentedColormap
 
-from lesson.fields import trace
+from helpers import SHIFTS
+from lesson.fields import Operation, trace
+from lesson.results import runs_of
 
 SIGNS = LinearSegmentedColormap.from_list("signs", ["#e69f00", "white", "#003a66"])  # below zero, zero, above
 EMPTY = {"xticks": [], "yticks": [], "frame_on": False}
-CURVE = {"arrowstyle": "->", "connectionstyle": "arc3,rad=0.5", "color": "C3"}
+ON_WHITE = {"va": "center", "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 0.5}}
 
 
-def show(axes: plt.Axes, values, title="", most=None, texts=()) -> None:
-    """Draw values (rows, columns) in a frame: as ink, or as signs from -most to most, each with its text."""
+def show(axes: plt.Axes, values, title="", most=None, texts=(), outline=None) -> None:
+    """Draw values (rows, columns) as ink with another's outline, or as signs from -most to most, each with its text."""
     signs = {"cmap": SIGNS, "vmin": -(most or 1), "vmax": most or 1}
     axes.imshow(values, **({"cmap": "gray_r"} if most is None else signs))
     axes.set(xticks=[], yticks=[], title=title, frame_on=True)
@@ -24,6 +26,8 @@ def show(axes: plt.Axes, values, title="", most=None, texts=()) -> None:
     for (row, column), text in np.ndenumerate(texts):
         colour = "white" if values[row, column] > 0.7 * most else "black"
         axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=9)
+    if outline is not None:
+        axes.contour(outline, levels=[(outline.min() + outline.max()) / 2], colors="C3", linewidths=1)
 
 
 def plot_convolution(digit, kernel, result, row: int, column: int) -> plt.Figure:
@@ -60,18 +64,18 @@ def plot_strides() -> plt.Figure:
 def plot_jumps(layers: list[tuple[str, int, int]], pixels=13) -> plt.Figure:
     """A row of an image, and of the maps above it, (name, kernel, stride) each: what one output of the last reads."""
     figure, axes = plt.subplots(figsize=(5.4, 2.4), subplot_kw=EMPTY)
-    places, windows = [np.arange(pixels)], []  # of all outputs, in pixels; of the inputs that each of them reads
+    middles, windows = [np.arange(pixels)], []  # of all outputs, in pixels; of the inputs that each of them reads
     for _, kernel, stride in layers:
-        windows.append([range(i, i + kernel) for i in range(0, len(places[-1]) - kernel + 1, stride)])
-        places.append(np.array([places[-1][window].mean() for window in windows[-1]]))
-    seen = {len(places[-1]) // 2}
-    for height in reversed(range(len(places))):
-        colours = ["C3" if i in seen else "#bbbbbb" for i in range(len(places[height]))]
-        axes.scatter(places[height], [height] * len(colours), c=colours, s=60, marker="s" if height == 0 else "o")
+        windows.append([range(i, i + kernel) for i in range(0, len(middles[-1]) - kernel + 1, stride)])
+        middles.append(np.array([middles[-1][window].mean() for window in windows[-1]]))
+    seen = {len(middles[-1]) // 2}
+    for height in reversed(range(len(middles))):
+        colours = ["C3" if i in seen else "#bbbbbb" for i in range(len(middles[height]))]
+        axes.scatter(middles[height], [height] * len(colours), c=colours, s=60, marker="s" if height == 0 else "o")
         reads = [(i, j) for i in seen for j in windows[height - 1][i]] if height else []
         for i, j in reads:
-            axes.plot([places[height][i], places[height - 1][j]], [height, height - 1], color="C3", zorder=0)
-        apart = f"{places[height][1] - places[height][0]:.0f} apart" if height else f"{len(seen)} are seen"
+            axes.plot([middles[height][i], middles[height - 1][j]], [height, height - 1], color="C3", zorder=0)
+        apart = f"{middles[height][1] - middles[height][0]:.0f} apart" if height else f"{len(seen)} are seen"
         axes.text(pixels, height, f"{layers[height - 1][0] if height else 'pixels'}\n{apart}", va="center", fontsize=9)
         seen = {j for _, j in reads}
     axes.set(xlim=(-1, pixels + 4), ylim=(-0.5, len(layers) + 0.5))
@@ -79,49 +83,65 @@ def plot_jumps(layers: list[tuple[str, int, int]], pixels=13) -> plt.Figure:
 
 
 def plot_receptive_field(table: pd.DataFrame, image: torch.Tensor, columns=4) -> plt.Figure:
-    """What each layer's central output sees of an image (28, 28), hatched in the padding; table: receptive_field's."""
+    """What each layer's central output sees of an image (.., rows, columns), drawn in grey; table: receptive_field's."""
     named = ("start", "jump", "output_size", "receptive_field")
     start, jump, size, fields = (np.array([np.broadcast_to(value, 2) for value in table[name]]) for name in named)
-    corners = start + size // 2 * jump
-    low, high = np.minimum(corners.min(0), 0) - 1, np.maximum((corners + fields).max(0), 28) + 1
+    corners, (bottom, right) = start + size // 2 * jump, image.shape[-2:]
+    pixels = image.cpu().float().reshape(-1, bottom, right).mean(0)
+    low, high = np.minimum(corners.min(0), 0) - 1, np.maximum((corners + fields).max(0), pixels.shape) + 1
     rows = (len(table) + columns - 1) // columns
     figure, grid = plt.subplots(rows, columns, figsize=(5.4, 6.4 / columns * rows), squeeze=False, subplot_kw=EMPTY)
     for axes, layer, (y, x), (height, width) in zip(grid.flat, table["layer"], corners, fields):
         axes.add_patch(plt.Rectangle((x, y), width, height, hatch="////", facecolor="white", edgecolor="#aaaaaa"))
-        axes.imshow(image.cpu().reshape(28, 28), cmap="gray_r", extent=(0, 28, 28, 0), zorder=2)
-        axes.add_patch(plt.Rectangle((0, 0), 28, 28, fill=False, edgecolor="C4", zorder=2))
+        axes.imshow(pixels, cmap="gray_r", extent=(0, right, bottom, 0), zorder=2)
+        axes.add_patch(plt.Rectangle((0, 0), right, bottom, fill=False, edgecolor="C4", zorder=2))
         axes.add_patch(plt.Rectangle((x, y), width, height, fill=False, edgecolor="C3", linewidth=2, zorder=3))
-        axes.set(xlim=(low[1], high[1]), ylim=(high[0], low[0]), title=f"{layer}: {height}×{width}")
+        middle, above = (min(x, 0) + max(x + width, right)) / 2, min(y, 0) - bottom / 14  # of both frames
+        axes.text(middle, above, f"{layer}: {height}×{width}", ha="center")
+        axes.set(xlim=(low[1], high[1]), ylim=(high[0], low[0]))
     return figure
 
 
-def blocks_of(model: torch.nn.Module) -> tuple[list[dict], list[tuple[int, int]]]:
+def parameters_used(model: torch.nn.Module, operations: list[Operation]) -> list[int]:
+    """How many parameters each operation of trace is the first to use; those of a layer that is never called, none."""
+    modules, counts = dict(model.named_modules()), [0] * len(operations)
+    users = [each.name if each.name in modules else each.name.rpartition(".")[0] for each in operations]
+    for path, parameter in model.named_parameters():
+        owner = path.rpartition(".")[0].partition("parametrizations")[0].rstrip(".")
+        own = [i for i, user in enumerate(users) if user == owner and i > 0]  # 0 is the image
+        sizes = {i: [x.numel() for x in operations[i].arguments.values() if isinstance(x, torch.Tensor)] for i in own}
+        if own:  # where it is read as it is; else it makes a weight, such as weight_norm's
+            counts[min([i for i in own if parameter.numel() in sizes[i]] or own)] += parameter.numel()
+    return counts
+
+
+def blocks_of(model: torch.nn.Module, input_size: tuple) -> tuple[list[dict], list[tuple[int, int]]]:
     """Convolutions, pools and linear layers (stem, not stem.0), with what follows each; which is added to which."""
-    modules, blocks, block_of, added = dict(model.named_modules()), [], [], []
-    for operation in trace(model):
+    operations, blocks, block_of, added = trace(model, input_size), [], [], []
+    for operation, parameters in zip(operations, parameters_used(model, operations)):
         if operation.kind in ("image", "convolution", "addmm", "mm", "linear") or "pool2d" in operation.kind:
             blocks.append({"name": operation.name.partition(".")[0], "shape": operation.shape[1:], "parameters": 0})
         blocks[-1]["field"] = operation.field  # after a sum, what the sum sees
-        layer = modules.pop(operation.name, torch.nn.Identity())  # popped: used again, it costs nothing more
-        blocks[-1]["parameters"] += sum(p.numel() for p in layer.parameters())
+        blocks[-1]["parameters"] += parameters
         if operation.kind == "add" and len(operation.inputs) > 1:
-            added.append((min(block_of[place] for place in operation.inputs), len(blocks) - 1))
+            added.append((min(block_of[i] for i in operation.inputs), len(blocks) - 1))
         block_of.append(len(blocks) - 1)
     return blocks, added
 
 
-def plot_network(networks: dict[str, torch.nn.Module], new=0) -> plt.Figure:
+def plot_network(networks: dict[str, torch.nn.Module], new=0, input_size=(1, 28, 28)) -> plt.Figure:
     """Networks by name, side by side: maps, parameters, fields from top to bottom; the last new blocks in orange."""
-    drawn = {name: blocks_of(network) for name, network in networks.items()}
+    drawn = {name: blocks_of(network, input_size) for name, network in networks.items()}
     rows = max(len(blocks) for blocks, _ in drawn.values())
     style = {"size": 10 if len(drawn) == 1 else 9, "in_layout": False}
-    size = (3.1 * len(drawn), 0.48 * rows + 0.25)
-    figure, panels = plt.subplots(1, len(drawn), figsize=size, squeeze=False, subplot_kw=EMPTY)
-    for axes, (name, (blocks, added)) in zip(panels[0], drawn.items()):
+    figure = plt.figure(figsize=(3.1 * len(drawn), 0.48 * rows + 0.25))
+    panels = figure.subplots(1, len(drawn), squeeze=False, subplot_kw=EMPTY)[0]
+    for axes, (name, (blocks, added)) in zip(panels, drawn.items()):
         axes.set(xlim=(-0.2, 6.2), ylim=(rows - 0.4, -0.7), title=name)
         for y, block in enumerate(blocks):
             channels, height = (*block["shape"], 1)[:2]
-            side, colour = 0.8 * height / 28, "C0" if y < len(blocks) - new else "C1"
+            side = max(0.8 * height / input_size[1], 0.12)  # or a map of one pixel would be a dot
+            colour = "C0" if y < len(blocks) - new else "C1"
             for sheet in reversed(range(min(channels, 6))):
                 corner = (0.4 - side / 2 + 0.055 * sheet, y - side / 2 - 0.03 * sheet)
                 axes.add_patch(plt.Rectangle(corner, side, side, facecolor="white", edgecolor=colour))
@@ -130,36 +150,40 @@ def plot_network(networks: dict[str, torch.nn.Module], new=0) -> plt.Figure:
             axes.text(1.24, y - 0.03, f"{block['name']}: {shape}", **style, va="bottom", weight="bold")
             axes.text(1.24, y + 0.03, f"{cost}sees {seen}", **style, va="top")
         for first, last in added:
-            axes.annotate("", (0.15, last), (0.15, first), arrowprops=CURVE)
+            curve = {"arrowstyle": "->", "connectionstyle": "arc3,rad=0.5", "color": "C3"}
+            axes.annotate("", (0.15, last), (0.15, first), arrowprops=curve)
     return figure
 
 
 def plot_seeds(results: dict, names: list, yours: dict | None = None) -> plt.Figure:
     """results.json's seeds, a row for each recipe or (recipe, "five looks"); yours: accuracy (%) of a run, by name."""
-    figure, axes = plt.subplots(figsize=(5.4, 1 + 0.44 * len(names)))
+    figure, axes = plt.subplots(figsize=(5.4, 1 + 0.48 * len(names)))
+    in_margin = {"transform": axes.get_yaxis_transform(), "va": "center"}
+    notes = [(results["brief"], -0.95, f" the brief, {results['brief']}% ", "C4")]
     for row, name in enumerate(names):
-        recipe, column = (name, "last") if isinstance(name, str) else (name[0], "five_looks")
-        runs = np.array(results["recipes"][recipe][column])  # at different heights, so that equal ones show
-        axes.plot(runs, row - 0.3 + 0.25 * (0.618 * np.arange(len(runs)) % 1), "o", color="C0", alpha=0.5, markersize=5)
-        axes.errorbar(runs.mean(), row + 0.15, xerr=runs.std(ddof=1), fmt="D", color="C3", capsize=3, markersize=5)
-        axes.text(1.02, row, f"{runs.mean():.2f}%", transform=axes.get_yaxis_transform(), va="center")
+        runs = runs_of(results, name) if isinstance(name, str) else runs_of(results, name[0], "five_looks")
+        heights = row - 0.2 + 0.25 * (0.618 * np.arange(len(runs)) % 1)  # so that equal runs show
+        axes.plot(runs, heights, "o", color="C0", alpha=0.5, markersize=5)
+        axes.errorbar(runs.mean(), row + 0.22, xerr=runs.std(), fmt="D", color="C3", capsize=3, markersize=5)
+        axes.text(1.02, row, f"{runs.mean():.2f}%", **in_margin)
         if name in (yours or {}):
-            axes.plot(yours[name], row - 0.5, "*", color="C1", markeredgecolor="black", markersize=13)
-            axes.annotate(
-                "your run ", (yours[name], row - 0.5), (-7, 0), textcoords="offset points", ha="right", va="center"
-            )
-    axes.text(1.02, -0.95, "mean", transform=axes.get_yaxis_transform(), va="center")
+            axes.plot(yours[name], row - 0.4, "*", color="C1", markeredgecolor="black", markersize=13)
+            notes.append((yours[name], row - 0.4, "   your run   ", "black"))
+    axes.text(1.02, -0.95, "mean", **in_margin)
     axes.axvline(results["brief"], color="C4", linewidth=1, linestyle="--", zorder=0)
+    for x, y, words, colour in notes:
+        side = "left" if x < sum(axes.get_xlim()) / 2 else "right"  # where there is room
+        axes.text(x, y, words, color=colour, ha=side, zorder=0.5, **ON_WHITE)
     axes.locator_params(axis="x", steps=[1, 2, 5, 10], nbins=5)
-    side = "left" if results["brief"] < sum(axes.get_xlim()) / 2 else "right"  # of it, where there is room
-    axes.text(results["brief"], -0.95, f" the brief, {results['brief']}% ", color="C4", va="center", ha=side)
     axes.set_yticks(range(len(names)), [name if isinstance(name, str) else ", ".join(name) for name in names])
     axes.set(ylim=(len(names) - 0.5, -1.2), xmargin=0.15, xlabel="test accuracy after the last epoch (%)")
     return figure
 
 
 def plot_kernels(weights: torch.Tensor) -> plt.Figure:
-    """The kernels (N, 1, k, k) of a first layer with their numbers: blue above zero, orange below."""
+    """Kernels (N, 1, k, k) with their numbers, blue above zero; ValueError for those of several channels."""
+    if weights.shape[1] != 1:
+        raise ValueError(f"kernels must be (N, 1, k, k), got {tuple(weights.shape)}: choose a channel, weights[:, [0]]")
     kernels, columns = weights[:, 0].detach().cpu(), 4 if weights.shape[-1] < 4 else 3  # numbers need room
     rows = (len(kernels) + columns - 1) // columns
     figure, grid = plt.subplots(rows, columns, figsize=(5.4, 5.4 / columns * rows), squeeze=False, subplot_kw=EMPTY)
@@ -181,71 +205,96 @@ def plot_maps(model: torch.nn.Module, image: torch.Tensor, layers: list[str]) ->
         for axes, values in zip(row, maps):
             show(axes, values, most=maps.abs().max())
         row[0].set_ylabel(f"{name}\n{'×'.join(map(str, maps.shape))}", rotation=0, ha="right", va="center", fontsize=9)
+    key = figure.colorbar(plt.cm.ScalarMappable(plt.Normalize(-1, 1), SIGNS), ax=grid, shrink=0.6, pad=0.01)
+    key.set_ticks([-1, 0, 1], labels=["below\nzero", "zero", "above\nzero"], fontsize=9)
     return figure
 
 
-def plot_looks(image: torch.Tensor, looks: torch.Tensor, mean: torch.Tensor, label: int) -> plt.Figure:
-    """An image (1, 28, 28) moved by a pixel, its outline; answers of looks (5, 10), mean (10,): log-probabilities."""
-    shifts = {"as it is": (0, 0), "up ↑": (-1, 0), "down ↓": (1, 0), "← left": (0, -1), "right →": (0, 1)}
-    figure, panels = plt.subplots(1, 6, figsize=(5.4, 1.7), subplot_kw=EMPTY)
-    for axes, (title, shift) in zip(panels, shifts.items()):
-        show(axes, image[0].roll(shift, dims=(0, 1)).cpu(), title)
-        axes.contour(image[0].cpu(), levels=[1.2], colors="C3", linewidths=1)  # halfway from black to white
-    panels[5].set(aspect="equal", title="their mean")
-    for axes, scores in zip(panels, [*looks, mean]):
-        probability, answer = scores.softmax(0).max(0)
+def plot_looks(looks: torch.Tensor, scores: torch.Tensor, mean: torch.Tensor, label: int) -> plt.Figure:
+    """An image moved by SHIFTS, looks (5, 1, 28, 28), and the answers, log-probabilities scores (5, 10), mean (10,)."""
+    words = {(0, 0): "as it is", (-1, 0): "up ↑", (1, 0): "down ↓", (0, -1): "← left", (0, 1): "right →"}
+    figure, panels = plt.subplots(1, len(looks) + 1, figsize=(5.4, 1.7), subplot_kw=EMPTY)
+    for axes, look, shift in zip(panels, looks.cpu(), SHIFTS):
+        show(axes, look[0], words.get(shift, f"{shift}"), outline=looks[0, 0].cpu())
+    panels[-1].set(aspect="equal", title="their mean")
+    for axes, answers in zip(panels, [*scores, mean]):
+        probability, answer = answers.softmax(0).max(0)
         mark, colour = ("✓", "C2") if answer == label else ("✗", "C3")
         axes.set_xlabel(f"{answer} {mark}\n{100 * probability:.0f}%", color=colour, fontsize=11)
     return figure
 
 
 def plot_distortions(images: torch.Tensor, distorted_by: dict[str, torch.Tensor]) -> plt.Figure:
-    """Digits (N, 1, 28, 28), distorted in several named ways, a row each, with the outline of what they were."""
+    """Images (N, channels, rows, columns) in grey, distorted in several named ways, a row each, with their outline."""
     figure, grid = plt.subplots(len(distorted_by), len(images), figsize=(5.4, 0.8 * len(distorted_by)), squeeze=False)
     for row, (name, distorted) in zip(grid, distorted_by.items()):
         for axes, after, before in zip(row, distorted.cpu(), images.cpu()):
-            show(axes, after[0])
-            axes.contour(before[0], levels=[1.2], colors="C3", linewidths=1)  # halfway from black to white
+            show(axes, after.mean(0), outline=before.mean(0))
         row[0].set_ylabel(name, rotation=0, ha="right", va="center")
     return figure
 
 
-def draw_lines(lines: dict, target: float, ylim: tuple, xlabel: str, name_at=0.14) -> plt.Figure:
-    """Test accuracy (%): lines (x, y) by name, each named at its end; the target, named at a part of the width."""
+def with_target(figure: plt.Figure, target: float, x: float, unit="%") -> plt.Figure:
+    """The figure, with a dashed line at the brief's figure, and its name in the line from a part x of the width on."""
+    axes = figure.axes[0]
+    axes.axhline(target, xmax=0.95, color="C4", linewidth=1, linestyle="--", zorder=0)
+    axes.text(x, target, f"the brief, {target}{unit}", transform=axes.get_yaxis_transform(), color="C4", **ON_WHITE)
+    return figure
+
+
+def draw_lines(lines: dict, ylim: tuple, xlabel: str, ylabel="test accuracy (%)", style="o-") -> plt.Figure:
+    """Lines (x, y) by name, each named at its end."""
     figure, axes = plt.subplots(figsize=(5.4, 3.4))
     end, height = max(x[-1] for x, _ in lines.values()), ylim[0]
-    axes.plot([0, end], [target, target], color="C4", linewidth=1, linestyle="--")
-    name = f"the brief, {target}%"
-    on_white = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
-    axes.text(name_at * end, target, name, color="C4", va="center", bbox=on_white)
     for number, (name, (x, y)) in enumerate(sorted(lines.items(), key=lambda line: line[1][1][-1])):
-        axes.plot(x, y, "o-", markersize=3, color=f"C{number}")
+        axes.plot(x, y, style, markersize=3, color=f"C{number}")
         height = max(y[-1], height + 0.06 * (ylim[1] - ylim[0]))  # so that no two names overlap
-        place, away = (x[-1], height), (4, 0)
-        if x[-1] < end / 4:  # a short line is named below its start
-            place, away = (x[0], max(y[0], ylim[0] + 0.15)), (-1, -12)
-        axes.annotate(name, place, away, textcoords="offset points", color=f"C{number}")
-    axes.set(xlabel=xlabel, ylabel="test accuracy (%)", ylim=ylim, xlim=(0, None))
+        is_short = x[-1] < end / 4  # named below its start
+        point, away = ((x[0], max(y[0], ylim[0] + 0.15)), (-1, -12)) if is_short else ((x[-1], height), (4, 0))
+        axes.annotate(name, point, away, textcoords="offset points", color=f"C{number}", annotation_clip=False)
+    axes.set(xlabel=xlabel, ylabel=ylabel, ylim=ylim, xlim=(0, None))
     axes.xaxis.set_major_locator(plt.MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     return figure
 
 
-def plot_epochs(results: dict, names: list[str], ylim=(99.0, 99.7)) -> plt.Figure:
+def plot_epochs(results: dict, names: list[str], ylim=(98, 99.8)) -> plt.Figure:
     """The seeds' mean test accuracy (%) after each epoch, a line for each recipe of results.json."""
     means = {name: results["recipes"][name]["by_epoch"] for name in names}
-    return draw_lines({name: (range(1, len(y) + 1), y) for name, y in means.items()}, results["brief"], ylim, "epoch")
+    lines = {name: (range(1, len(y) + 1), y) for name, y in means.items()}
+    return with_target(draw_lines(lines, ylim, "epoch (each line: the mean of its seeds)"), results["brief"], 0.14)
 
 
 def plot_seconds(histories: dict[str, pd.DataFrame], target=99.28) -> plt.Figure:
     """Test accuracy (%) against seconds of training, summed up, for fit's histories."""
     lines = {name: (run["seconds"].cumsum().values, run["test_accuracy"].values) for name, run in histories.items()}
-    return draw_lines(lines, target, (98, 99.8), "seconds of training", name_at=0.3)
+    return with_target(draw_lines(lines, (98, 99.8), "seconds of training"), target, 0.3)
+
+
+def plot_rates(losses: dict[float, list[float]]) -> plt.Figure:
+    """Losses on the same batches, by learning rate, as means of ten batches; what is too high lies at the top."""
+    top = 1.3 * max(each[0] for each in losses.values())
+    means = {f"rate {rate:g}": pd.Series(each).rolling(10, min_periods=1).mean() for rate, each in losses.items()}
+    lines = {name: (range(1, len(y) + 1), y.fillna(top).clip(upper=top).values) for name, y in means.items()}
+    return draw_lines(lines, (0, top), "batch", "loss (mean of ten batches)", "-")
+
+
+def plot_sizes(results: dict, names: list[str], public: list[tuple[int, float]], target: float) -> plt.Figure:
+    """Test accuracy (%) against parameters: seeds' mean ± standard deviation; public: others' single runs, hollow."""
+    sizes = pd.Series({name: results["recipes"][name]["parameters"] for name in names}).sort_values()
+    runs = pd.DataFrame({name: runs_of(results, name) for name in sizes.index})
+    figure, axes = plt.subplots(figsize=(5.4, 4))
+    axes.plot(*np.transpose(public), "o", color="C4", fillstyle="none", markersize=5)
+    axes.errorbar(sizes, runs.mean(), yerr=runs.std(), fmt="o-", color="C0", capsize=3, markersize=5)
+    style = {"rotation": -55, "rotation_mode": "anchor", "ha": "right", "va": "center", "color": "C0"}
+    for name, top in (runs.mean() + runs.std()).items():
+        axes.annotate(name, (sizes[name], top), (-2, 4), textcoords="offset points", **style)
+    axes.set(xscale="log", xlabel="parameters (hollow: others' networks, one run each)", ylabel="test accuracy (%)")
+    axes.xaxis.set(major_locator=plt.LogLocator(subs=(1, 2, 5)), major_formatter="{x:,.0f}", minor_formatter="")
+    return with_target(figure, target, 0.74)
 
 
 def plot_schedule(rates, momenta, brief_rate=0.01) -> plt.Figure:
     """Learning rate and momentum, one number for each batch, over the run in %."""
     table = pd.DataFrame({"learning rate": rates, "momentum": momenta}, index=np.linspace(0, 100, len(rates)))
     panels = table.plot(subplots=True, title=[*table], legend=False, figsize=(5.4, 3.4), xlabel="part of the run (%)")
-    panels[0].axhline(brief_rate, color="C4", linewidth=1, linestyle="--")
-    panels[0].text(40, brief_rate, f"the brief, {brief_rate}\n", color="C4", va="center")
-    return panels[0].figure
+    return with_target(panels[0].figure, brief_rate, 0.4, unit="")

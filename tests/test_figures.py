@@ -1,142 +1,228 @@
-"""Each drawing of the lesson shows the numbers that it was given."""
-
-import re
-from dataclasses import replace
+"""Each drawing of the lesson shows the numbers that it was given: they are read off what is drawn."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import pytest
 import torch
+from matplotlib.colors import same_color
 from torch import nn
-from torch.utils.data import TensorDataset
+from torch.nn.utils.parametrizations import weight_norm
 
-from benchmarks.recipes import REPAIRED, Net
-from lesson import figures, questions
-from lesson.questions import Guesses, problem_of
+from helpers import SHIFTS, STYLE, shifted
+from lesson import figures
+from lesson.fields import receptive_field
+from lesson.networks import Net, final_network
 
-RECIPE = {"last": [99.2, 99.3, 99.31], "five_looks": [99.4, 99.5], "by_epoch": [99.1, 99.2, 99.25]}
-RESULTS = {"brief": 99.28, "recipes": {"final": RECIPE}}
+plt.rcParams.update({**STYLE, "figure.max_open_warning": 0})
+RECIPES = {  # of final, the mean is 99.37, the median 99.3
+    "final": {"last": {"1": 99.2, "2": 99.3, "4": 99.61}, "five_looks": {"1": 99.4, "2": 99.5}, "parameters": 18_226},
+    "small": {"last": {"1": 99.0, "2": 99.1, "3": 99.5}, "parameters": 2_020},
+    "as large": {"last": {"1": 99.7, "2": 99.8}, "parameters": 18_226},
+}
+RECIPES["final"]["by_epoch"], RECIPES["small"]["by_epoch"] = [99.1, 99.2, 99.25], [98.1, 99.3]
+RESULTS = {"brief": 99.28, "recipes": RECIPES}
 IMAGES = torch.full((3, 1, 28, 28), -0.42)
 IMAGES[:, :, 8:20, 12:16] = 2.8
 
 
-def texts_of(figure):
-    return "\n".join(text.get_text() for text in figure.findobj(plt.Text))
+def text_of(axes, words):
+    """The one text of axes that contains words."""
+    (text,) = [text for text in axes.texts if words in text.get_text()]
+    return text
+
+
+def lines_of(axes, style):
+    return [line for line in axes.lines if line.get_linestyle() == style]
+
+
+def check_brief(axes, accuracy, name):
+    """The dashed line lies at an accuracy, and its name there, too."""
+    (line,) = lines_of(axes, "--")
+    assert [*line.get_ydata(), text_of(axes, name).get_position()[1]] == [accuracy] * 3
+
+
+def box_of(outline):
+    """Left, top, right, bottom of a contour."""
+    corners = np.concatenate([path.vertices for path in outline.get_paths()])
+    return [*corners.min(0), *corners.max(0)]
 
 
 def test_convolution_and_strides():
     digit, kernel = torch.rand(28, 28), torch.tensor([[0, -2.5, 1 / 3], [0, 0, 0], [0, 0, 0]])
     result = nn.functional.conv2d(digit[None, None], kernel[None, None])[0, 0]
-    figure = figures.plot_convolution(digit, kernel, result, 4, 7)
-    assert [patch.get_xy() for axes in figure.axes for patch in axes.patches] == [(6.5, 3.5)] * 2
-    assert f"{digit[4, 8]:.1f}\n× -2.5\n= {-2.5 * digit[4, 8]:z.1f}" in texts_of(figure)
-    assert [len(axes.lines[0].get_xdata()) for axes in figures.plot_strides().axes] == [5, 7, 3]
-
-
-def test_fields_and_network():
-    row = {"layer": "a", "start": (-1, 0), "jump": (2, 1), "output_size": 6, "receptive_field": (5, 3)}
-    axes = figures.plot_receptive_field(pd.DataFrame([row]), IMAGES[0]).axes
-    assert axes[0].patches[-1].get_bbox().bounds == (3, 5, 3, 5)  # x, y, width, height: start + 3 jumps
-    network = nn.Sequential(nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4)))  # named 0.0 and 0.1
-    texts = texts_of(figures.plot_network({"mine": network}, new=1))
-    assert "mine" in texts and "0: 4×26×26" in texts and "48 parameters, sees 3×3" in texts
-
-
-def test_seeds_and_lines():
-    axes = figures.plot_seeds(RESULTS, ["final", ("final", "five looks")], {"final": 99.24}).axes[0]
-    drawn = [list(line.get_xdata()) for line in axes.lines]
-    assert RECIPE["last"] in drawn and RECIPE["five_looks"] in drawn
-    assert [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "*"] == [99.24]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["final", "final, five looks"]
-    assert list(figures.plot_epochs(RESULTS, ["final"]).axes[0].lines[-1].get_ydata()) == RECIPE["by_epoch"]
-    history = pd.DataFrame({"seconds": [3.0, 2.0], "test_accuracy": [98.5, 99.3]})
-    assert list(figures.plot_seconds({"mine": history}).axes[0].lines[-1].get_xdata()) == [3, 5]
-    upper, lower = figures.plot_schedule([0.1, 0.2, 0.1], [0.95, 0.85, 0.95]).axes
-    assert list(upper.lines[0].get_xdata()) == [0, 50, 100] and list(lower.lines[0].get_ydata()) == [0.95, 0.85, 0.95]
+    left, middle, right = panels = figures.plot_convolution(digit, kernel, result, 4, 7).axes
+    for axes, values in zip(panels, (digit, digit[4:7, 7:10] * kernel, result)):
+        assert np.array_equal(axes.images[0].get_array(), values)
+    assert middle.images[0].get_clim() == (-2.5, 2.5)
+    frames = [patch.get_bbox().bounds for axes in panels for patch in axes.patches]
+    assert frames == [(6.5, 3.5, 3, 3), (6.5, 3.5, 1, 1)]
+    assert text_of(middle, "-2.5").get_text() == f"{digit[4, 8]:.1f}\n× -2.5\n= {-2.5 * digit[4, 8]:z.1f}"
+    assert text_of(middle, "-2.5").get_position() == (1, 0)
+    assert middle.get_xlabel() == f"their sum: {result[4, 7]:z.1f}"
+    for axes, first, second, middles in zip(
+        figures.plot_strides().axes, (0, -1, 0), (1, 0, 2), ([1.5, 5.5, 5], [0.5, 6.5, 7], [1.5, 5.5, 3])
+    ):
+        assert [patch.get_x() for patch in axes.patches[2:]] == [second, first]
+        assert np.array_equal(axes.lines[0].get_ydata(), np.linspace(*middles[:2], middles[2]))
+        assert axes.get_title(loc="left").endswith(f"7×7 → {middles[2]}×{middles[2]}")
 
 
 def test_jumps():
-    figure = figures.plot_jumps([("one", 3, 1), ("two", 3, 2), ("three", 3, 1)])
-    texts = texts_of(figure)
-    assert len(figure.axes[0].lines) == 3 + 3 * 3 + 7 * 3  # what one, three, seven numbers read
-    assert all(words in texts for words in ("pixels\n9 are seen", "one\n1 apart", "two\n2 apart", "three\n2 apart"))
+    axes = figures.plot_jumps([("one", 3, 1), ("two", 3, 2), ("three", 3, 1)]).axes[0]
+    words = [text.get_text() for text in axes.texts]
+    assert words == ["three\n2 apart", "two\n2 apart", "one\n1 apart", "pixels\n9 are seen"]
+    reads = [{line.get_xdata()[1] for line in axes.lines if line.get_ydata()[0] == height} for height in (3, 2, 1)]
+    assert reads == [{4, 6, 8}, set(range(3, 10)), set(range(2, 11))]  # what one, three, seven numbers read
+    red = [same_color(colour, "C3") for colour in axes.collections[-1].get_facecolor()]
+    assert list(axes.collections[-1].get_offsets()[red][:, 0]) == list(range(2, 11))
 
 
-def test_kernels_maps_and_digits():
-    assert texts_of(figures.plot_kernels(torch.tensor([[[[-0.04, 1.26]]]]))).split() == ["0.0", "1.3"]
-    network = nn.Sequential(nn.Conv2d(1, 10, 3), nn.ReLU(inplace=True))
-    axes = figures.plot_maps(network, IMAGES[:1], ["0"]).axes[2]
-    assert np.allclose(axes.images[0].get_array(), network[0](IMAGES[:1])[0, 2].detach())  # before the ReLU
-    texts = texts_of(figures.plot_looks(IMAGES[0], 9 * torch.eye(10)[:5], 9 * torch.eye(10)[7], label=7))
-    assert all(f"{answer} ✗" in texts for answer in range(5)) and "7 ✓\n100%" in texts
-    axes = figures.plot_distortions(IMAGES, {"moved": IMAGES.roll(3, 3)}).axes[1]
-    assert np.array_equal(axes.images[0].get_array(), IMAGES[1, 0].roll(3, 1)) and len(axes.collections) > 0
+def test_fields_on_an_image_of_any_size_and_channels():
+    row = {"layer": "a", "start": (-1, 0), "jump": (2, 1), "output_size": 6, "receptive_field": (5, 3)}
+    image = torch.rand(3, 20, 30)
+    axes = figures.plot_receptive_field(pd.DataFrame([row]), image).axes[0]
+    assert axes.patches[-1].get_bbox().bounds == (3, 5, 3, 5)  # x, y, width, height: start + 3 jumps
+    assert np.allclose(axes.images[0].get_array(), image.mean(0)) and axes.images[0].get_extent() == [0, 30, 20, 0]
+    first, *_, last, _ = figures.plot_receptive_field(receptive_field(Net()), IMAGES[0, 0]).axes
+    assert last.patches[-1].get_bbox().bounds == (-11, -11, 43, 43)
+    assert -14 < text_of(last, "conv7: 43×43").get_position()[1] < -11  # close above its frame, and the image's
+    assert -3 < text_of(first, "conv1: 3×3").get_position()[1] < 0
 
 
-def test_a_network_that_gives_no_ten_numbers_is_told_why():
-    flat = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
-    assert problem_of(flat) == ""
-    assert "(2, 1, 28, 28), not (2, 10)" in problem_of(nn.Identity())
-    assert "no network but None" in problem_of(None)
-    assert problem_of(nn.Linear(7, 10)).startswith("No image gets through yet: mat1 and mat2")
+class Unusual(nn.Module):
+    """A weight that is made of others, numbers of its own, a layer that is never called."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = weight_norm(nn.Conv2d(3, 4, 3)), nn.Conv2d(4, 6, 3, bias=False)
+        self.factor, self.heat = nn.Parameter(torch.ones(1, 4, 1, 1)), nn.Parameter(torch.ones(6, 1, 1))
+        self.unused = nn.Linear(3, 3)
+
+    def forward(self, x):
+        return self.second(self.first(x).relu() * self.factor).relu() * self.heat
 
 
-def test_guesses_are_compared_and_counted(capsys, monkeypatch):
-    shown, guesses = [], Guesses()
-    monkeypatch.setattr(questions, "display", lambda data, raw: shown.append(data))
-    guesses.check("nothing", None, 13, "Why < when.")  # folded, with the question outside
-    assert shown[0]["text/plain"] == "nothing: 13. Why < when."
-    assert re.fullmatch("<details><summary>nothing.*</summary>.*13. Why &lt; when.</details>", shown[0]["text/html"])
-    guesses.score()
-    for guess, truth, tolerance in [("13", 13, 0), (9000, 9248, 925), (12, 11, 0), ("One-Cycle", "one-cycle", 0)]:
-        guesses.check(f"{guess}", guess, truth, "Why.", tolerance)
-    guesses.score()
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("No guess was made")
-    begins = ["Yes. 13", "Yes. 9000", "Not 12. 12", "Yes. One-Cycle"]
-    assert [line.split(":")[0] for line in lines[1:5]] == begins
-    assert lines[5:] == ["3 of 4 guesses were right; not made: 1.", "- look again: 12"]
+def blocks_drawn(axes):
+    words = [text.get_text() for text in axes.texts if text.get_text()]
+    return list(zip(words[::2], words[1::2]))
 
 
-def test_exercises_are_checked(capsys):
-    class Moved(Net):
-        def __init__(self, *strides):
-            super().__init__()
-            self.conv1 = nn.Conv2d(1, 4, 3, strides[0], padding=1 - strides[0] // 2)
-            self.conv2 = nn.Conv2d(4, 16, 3, strides[1], padding=1 - strides[1] // 2)
-
-    questions.check_moved(Moved(1, 2))
-    questions.check_moved(Moved(2, 1))
-    questions.check_half(Net())
-    questions.check_half(nn.Sequential(nn.Conv2d(1, 10, 25), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
-    questions.check_half(nn.Sequential(nn.Conv2d(1, 10, 25, 4), nn.Flatten()))
-    for guess in (None, "12?", "1 2?4", "1234"):
-        questions.check_readings(guess, [1, 2, 3, 4])
-    said = capsys.readouterr().out.splitlines()
-    assert (
-        "nothing is moved yet" in said[0] and "sees 7 pixels: right" in said[2] and said[3].endswith("13, 21, 29, 45]")
-    )
-    assert said[4] == "nothing is changed yet" and said[5].startswith("19,930 parameters; the output sees all")
-    assert said[6] == "under 10,000: yes" and said[8:10] == [
-        "under 10,000: yes",
-        "6,260 parameters; the output sees only a part of the image",
-    ]
-    assert [line.split()[:3] for line in said[10:]] == [
-        ["3", "readings,", "not"],
-        ["you", "read", "3"],
-        ["you", "read", "4"],
+def test_networks():
+    (axes,) = figures.plot_network({"mine": final_network()}, new=2).axes
+    words = blocks_drawn(axes)
+    assert axes.get_title(loc="left") == "mine" and words[0] == ("image: 1×28×28", "sees 1×1")
+    assert words[1] == ("stem: 8×28×28", "88 parameters, sees 3×3")
+    assert words[-1] == ("head: 10×1×1", "2,350 parameters, sees 47×47")
+    assert sum(int(cost.split()[0].replace(",", "")) for _, cost in words if "parameters" in cost) == 18_226
+    sheets = [patch for patch in axes.patches if isinstance(patch, plt.Rectangle)]
+    assert [same_color(sheet.get_edgecolor(), "C1") for sheet in sheets[-13:]] == [False] + [True] * 12
+    assert [sheets[0].get_width(), sheets[7].get_width()] == [0.8, 0.8 * 13 / 28] and sheets[-1].get_width() >= 0.1
+    arrows = [text for text in axes.texts if not text.get_text()]
+    assert [(arrow.xyann[1], arrow.xy[1]) for arrow in arrows] == [(2, 3), (3, 4)]  # down1 → residual1 → residual2
+    assert blocks_drawn(figures.plot_network({"": Unusual()}, input_size=(3, 32, 32)).axes[0]) == [
+        ("image: 3×32×32", "sees 1×1"),
+        ("first: 4×30×30", f"{4 * 27 + 4 + 4 + 4} parameters, sees 3×3"),  # of each kernel a length; biases; factors
+        ("second: 6×28×28", f"{6 * 36 + 6} parameters, sees 5×5"),
     ]
 
 
-def test_a_change_of_your_own_is_compared_with_its_base(capsys, monkeypatch):
-    def run_recipe(recipe, train_part, test_part, device, seed, epochs, after_epoch):
-        assert (len(train_part), len(test_part), epochs) == (50_000, 10_000, 2)
-        return None, pd.DataFrame({"test_accuracy": [0, 98 + seed + (0.2 if recipe.batch_size == 32 else 0)]})
+def test_seeds():
+    axes = figures.plot_seeds(RESULTS, ["small", "final", ("final", "five looks")], {"final": 99.24}).axes[0]
+    dots = [line for line in axes.lines if line.get_alpha()]
+    runs = [pd.Series(each) for each in (RECIPES["small"]["last"], *list(RECIPES["final"].values())[:2])]
+    for row, (line, bar, each) in enumerate(zip(dots, axes.containers, runs, strict=True)):
+        assert list(line.get_xdata()) == list(each) and abs(line.get_ydata() - row).max() < 0.5
+        assert bar[0].get_xdata() == [each.mean()] and abs(bar[0].get_ydata()[0] - row) < 0.5
+        assert bar[2][0].get_segments()[0][:, 0] == pytest.approx([each.mean() - each.std(), each.mean() + each.std()])
+        assert text_of(axes, f"{each.mean():.2f}%").get_position()[1] == row
+    (brief,), name = lines_of(axes, "--"), text_of(axes, "the brief, 99.28%")
+    assert [*brief.get_xdata(), name.get_position()[0]] == [99.28] * 3
+    (star,) = [line for line in axes.lines if line.get_marker() == "*"]
+    assert star.get_xdata() == [99.24] and abs(star.get_ydata()[0] - 1) < 0.5
+    assert text_of(axes, "your run").get_position() == (99.24, star.get_ydata()[0])
+    ticks = {row: label.get_text() for row, label in zip(axes.get_yticks(), axes.get_yticklabels())}
+    assert ticks == {0: "small", 1: "final", 2: "final, five looks"} and axes.yaxis_inverted()
 
-    monkeypatch.setattr(questions, "run_recipe", run_recipe)
-    data = TensorDataset(torch.zeros(60_000), torch.zeros(60_000))
-    questions.check_change(replace(REPAIRED, name="mine"), REPAIRED, data)
-    questions.check_change(replace(REPAIRED, name="mine", batch_size=32), REPAIRED, data)
-    said = capsys.readouterr().out.splitlines()
-    assert said[0] == "nothing is changed yet" and said[1] == "seed 1: 99.00% before, 99.20% with your change"
-    assert said[4:] == ["+0.20 ± 0.00 points: shown by three pairs"]
+
+def named_lines(axes):
+    """Points (x, y) of each line by the name in its colour, and where that name stands."""
+    lines = {line.get_color(): line.get_xydata().tolist() for line in lines_of(axes, "-")}
+    return {text.get_text(): (lines[text.get_color()], text.xy) for text in axes.texts if text.get_color() in lines}
+
+
+def test_lines():
+    axes = figures.plot_epochs(RESULTS, ["final", "small"]).axes[0]
+    final, small = [[1, 99.1], [2, 99.2], [3, 99.25]], [[1, 98.1], [2, 99.3]]
+    assert named_lines(axes) == {"final": (final, (3, 99.25)), "small": (small, (2, pytest.approx(99.358)))}  # apart
+    check_brief(axes, 99.28, "the brief, 99.28%")
+    mine = pd.DataFrame({"seconds": [13.0, 12.0], "test_accuracy": [98.5, 99.3]})
+    short = pd.DataFrame({"seconds": [2.0, 2.5], "test_accuracy": [98.6, 98.7]})
+    axes = figures.plot_seconds({"mine": mine, "short": short}, target=99.0).axes[0]
+    short = ([[2, 98.6], [4.5, 98.7]], (2, 98.6))
+    assert named_lines(axes) == {"mine": ([[13, 98.5], [25, 99.3]], (25, 99.3)), "short": short}
+    check_brief(axes, 99.0, "the brief, 99.0%")
+    upper, lower = figures.plot_schedule([0.1, 0.2, 0.1], [0.95, 0.85, 0.95]).axes
+    assert upper.lines[0].get_xydata().tolist() == [[0, 0.1], [50, 0.2], [100, 0.1]]
+    assert list(lower.lines[0].get_ydata()) == [0.95, 0.85, 0.95]
+    assert [axes.get_title(loc="left") for axes in (upper, lower)] == ["learning rate", "momentum"]
+    check_brief(upper, 0.01, "the brief, 0.01")
+
+
+def test_rates():
+    falls, explodes = [2.3 - 0.02 * i for i in range(30)], [2.3, 50.0] + [float("nan")] * 28
+    axes = figures.plot_rates({0.01: falls, 1.0: explodes}).axes[0]
+    lines, means = named_lines(axes), [np.mean(falls[max(0, i - 9) : i + 1]) for i in range(30)]
+    assert np.allclose(lines["rate 0.01"][0], [*zip(range(1, 31), means)])
+    assert lines["rate 0.01"][1] == pytest.approx((30, means[-1]))
+    assert [y for _, y in lines["rate 1"][0]] == [2.3] + [axes.get_ylim()[1]] * 29
+
+
+def test_sizes():
+    public, order = [(7_752, 99.55), (697, 99.0)], ["small", "final", "as large"]
+    axes = figures.plot_sizes(RESULTS, ["final", "small", "as large"], public, 99.3).axes[0]
+    runs = {name: pd.Series(RECIPES[name]["last"]) for name in order}  # the smallest first, or the line turns back
+    sizes, tops = [2_020, 18_226, 18_226], [each.mean() + each.std() for each in runs.values()]
+    markers, _, (bars,) = axes.containers[0]
+    assert np.allclose(markers.get_xydata(), [*zip(sizes, [each.mean() for each in runs.values()])])
+    assert np.allclose([bar[1, 1] for bar in bars.get_segments()], tops) and axes.get_xscale() == "log"
+    assert np.allclose([text_of(axes, name).xy for name in order], [*zip(sizes, tops)])
+    (dots,) = [line for line in axes.lines if line.get_fillstyle() == "none"]
+    assert dots.get_xydata().tolist() == [list(dot) for dot in public] and dots.get_linestyle() == "None"
+    check_brief(axes, 99.3, "the brief, 99.3%")
+
+
+def test_kernels_and_maps():
+    first, second = figures.plot_kernels(torch.tensor([[[[-0.04, 1.26]]], [[[0.5, -2.0]]]])).axes[:2]
+    words = [text.get_text() for axes in (first, second) for text in axes.texts]
+    assert words == ["0.0", "1.3", "0.5", "-2.0"] and first.images[0].get_clim() == (-2, 2)  # one scale for all
+    with pytest.raises(ValueError, match="1, k, k"):
+        figures.plot_kernels(torch.zeros(4, 3, 3, 3))
+    network = nn.Sequential(nn.Conv2d(1, 10, 3), nn.ReLU(inplace=True), nn.Conv2d(10, 2, 3))
+    *panels, key = figures.plot_maps(network, IMAGES[:1], ["0", "2"]).axes
+    maps = network[0](IMAGES[:1])[0].detach().numpy()  # before the ReLU
+    assert np.allclose([axes.images[0].get_array() for axes in panels[:8]], maps[:8])
+    assert [axes.images[0].get_clim() for axes in panels[:8]] == [(-abs(maps).max(), abs(maps).max())] * 8
+    assert [panels[row].get_ylabel() for row in (0, 8)] == ["0\n10×26×26", "2\n2×24×24"]
+    words = {value: label.get_text() for value, label in zip(key.get_yticks(), key.get_yticklabels())}
+    assert words == {-1: "below\nzero", 0: "zero", 1: "above\nzero"}
+    assert same_color(figures.SIGNS(1.0), "#003a66") and same_color(figures.SIGNS(0.0), "#e69f00")  # blue, orange
+
+
+def test_looks_and_distortions():
+    looks = torch.cat([shifted(IMAGES[:1], *shift) for shift in SHIFTS])
+    panels = figures.plot_looks(looks, 9 * torch.eye(10)[[7, 1, 2, 3, 4]], 9 * torch.eye(10)[7], label=7).axes
+    moved = {}
+    for axes in panels[:5]:
+        rows, columns = (axes.images[0].get_array() > 0).nonzero()
+        moved[axes.get_title(loc="left")] = (columns.min() - 12, rows.min() - 8)
+        assert box_of(axes.collections[0]) == pytest.approx([11.5, 7.5, 15.5, 19.5], abs=0.1)  # stays where the ink was
+    assert moved == {"as it is": (0, 0), "up ↑": (0, -1), "down ↓": (0, 1), "← left": (-1, 0), "right →": (1, 0)}
+    labels = {axes.get_xlabel(): axes.xaxis.label.get_color() for axes in panels}
+    assert labels == {"7 ✓\n100%": "C2", **{f"{answer} ✗\n100%": "C3" for answer in (1, 2, 3, 4)}}
+    assert panels[0].get_xlabel() == panels[5].get_xlabel() == "7 ✓\n100%"
+    images = torch.cat([IMAGES, IMAGES, IMAGES + 3], dim=1)  # three channels: drawn as their mean
+    axes = figures.plot_distortions(images, {"moved": images.roll(3, 3), "as it is": images}).axes
+    assert len(axes) == 6 and [axes[row].get_ylabel() for row in (0, 3)] == ["moved", "as it is"]
+    assert np.allclose(axes[1].images[0].get_array(), images[1].mean(0).roll(3, 1))
+    assert box_of(axes[1].collections[0]) == pytest.approx([11.5, 7.5, 15.5, 19.5])

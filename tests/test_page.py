@@ -1,21 +1,24 @@
 """The live page, tried in a real browser: its numbers, and what a reader does with it."""
 
 import base64
+import copy
 import html
 import json
+import math
 import re
 import shutil
 import statistics
+import subprocess
 
 import pytest
 import torch
 from torch import nn
 
-from benchmarks.recipes import Net, fast_network, final_network, small_network
 from helpers import TensorLoader, normalise, read_mnist, train
 from lesson import page as lesson_page
 from lesson.fields import trace
-from lesson.page import network_operations, network_page, page_examples, show_page
+from lesson.networks import Net, fast_network, final_network, small_network
+from lesson.page import Stops, data_of, frame, network_operations, network_page, page_examples, render, show_page
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 CHROME = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -78,18 +81,44 @@ def networks(mnist):
 
 
 @pytest.fixture(scope="module")
+def stops(networks):
+    """A training of as submitted in three stops; the last is the network itself."""
+    states = [networks["as submitted"], copy.deepcopy(networks["as submitted"]), Net()]
+    with torch.no_grad():
+        states[1].conv1.weight.neg_()
+    return list(zip((0, 2, 5), reversed(states)))
+
+
+def rounded(model):
+    """As the page holds it."""
+    return copy.deepcopy(model).half().float().eval()
+
+
+def log_probabilities(model, *images):
+    """PyTorch's, of uint8 images (28, 28), by the model as the page holds it."""
+    with torch.no_grad():
+        return rounded(model)(normalise(torch.stack(images))).log_softmax(1)
+
+
+@pytest.fixture(scope="module")
 def examples(networks, mnist):
     return page_examples(networks["fast"], mnist[2][:3000], mnist[3][:3000])
 
 
 @pytest.fixture(scope="module")
-def output(networks, examples):
-    """The output as in the notebook, of as submitted and fast."""
+def output(networks, stops, examples):
+    """The output as in the notebook, of as submitted with its training, and fast."""
     shown = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lesson_page, "display", lambda data, raw: shown.append(data))
-        show_page({name: networks[name] for name in ("as submitted", "fast")}, examples, start=4)
+        show_page({"as submitted": stops, "fast": networks["fast"]}, examples, start=4)
     return shown[0]
+
+
+@pytest.fixture(scope="module")
+def document(output):
+    """The page as docs/index.html has it."""
+    return html.unescape(re.search('srcdoc="([^"]*)"', output["text/html"])[1])
 
 
 @pytest.fixture(scope="module")
@@ -101,10 +130,10 @@ def browser():
 
 
 @pytest.fixture
-def opened(browser, output, tmp_path):
-    """The page as docs/index.html has it; at the end, no error and no request may have come of it."""
+def opened(browser, document, tmp_path):
+    """The page in a tab; at the end, no error and no request may have come of it."""
     path, asked, errors = tmp_path / "index.html", [], []
-    path.write_text(html.unescape(re.search('srcdoc="([^"]*)"', output["text/html"])[1]), "utf-8")
+    path.write_text(document, "utf-8")
     page = browser.new_page(viewport={"width": 1000, "height": 940}, has_touch=True)
     page.on("request", lambda request: asked.append(request.url))
     page.on("console", lambda message: errors.append(message.text))
@@ -116,10 +145,10 @@ def opened(browser, output, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def every(browser, networks, examples):
-    """A page that holds all networks."""
+def every(browser, networks, stops, examples):
+    """A page that holds all networks, and a training."""
     page = browser.new_page()
-    page.set_content(network_page(networks, examples))
+    page.set_content(network_page(networks | {"as submitted": stops}, examples))
     return page
 
 
@@ -151,22 +180,55 @@ def answer(page):
     return page.evaluate("[...outputs.at(-1)]")
 
 
+def colours(page, selector, index=0):
+    """A canvas as drawn: (rows, columns, 4), red to alpha, 0 to 255."""
+    text(page, "#answer")
+    height, *values = page.locator(f"{selector} >> nth={index}").evaluate(
+        """(canvas) => {
+             const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d", {willReadFrequently: true});
+             copy.drawImage(canvas, 0, 0);
+             return [canvas.height, ...copy.getImageData(0, 0, canvas.width, canvas.height).data];
+           }"""
+    )
+    return torch.tensor(values).view(height, -1, 4)
+
+
 # ---- The document
 
 
 def test_a_layer_that_the_page_cannot_run_is_named():
     ends = [nn.Flatten(), nn.LogSoftmax(1)]
-    with pytest.raises(ValueError, match=r"'1' \(gelu\)"):
+    with pytest.raises(ValueError, match=r"'1' \(gelu\); it can run convolution, linear"):
         network_operations(nn.Sequential(nn.Conv2d(1, 10, 28), nn.GELU(), *ends))
+    with pytest.raises(ValueError, match=r"'1' \(_log_softmax\)"):  # over the images of a batch
+        network_operations(nn.Sequential(nn.Conv2d(1, 10, 28), nn.LogSoftmax(0), nn.Flatten()))
     with pytest.raises(ValueError, match="ten answers"):
         network_operations(nn.Sequential(nn.Conv2d(1, 12, 28), *ends))
 
 
 def test_the_output_is_small_and_says_what_to_do_without_scripts(output, networks, examples):
     assert list(output) == ["text/html", "text/plain"] and len(json.dumps(output)) < 320_000
+    six = [(epoch, networks["as submitted"]) for epoch in range(6)]
+    assert len(network_page({"as submitted": six, "final": networks["final"]}, examples)) < 500_000
     words = re.search("<p.*?>(.*?)</p>", output["text/html"])[1]
     assert "docs/index.html" in words and words == output["text/plain"]
     assert output["text/html"].index("<p") < output["text/html"].index("<iframe")
+
+
+def test_a_stored_page_is_made_again_from_its_data(output, document):
+    assert render(data_of(document)) == document
+    assert frame(render(data_of(document)), output["text/plain"]) == output["text/html"]
+
+
+def test_stops_are_copies_from_before_the_training_to_its_last_epoch():
+    model = nn.Linear(1, 1)
+    stops, history = Stops(model, (0, 1, 4)), []
+    for epoch in range(1, 4):
+        model.weight.data.fill_(epoch)
+        history.append({"epoch": epoch})
+        stops(history)
+    assert [epoch for epoch, _ in stops] == [0, 1, 3]
+    assert [copied.weight.item() for _, copied in stops[1:]] == [1, 3] and abs(stops[0][1].weight.item()) <= 1
 
 
 def test_layers_have_the_lessons_names(networks):
@@ -185,27 +247,34 @@ def test_examples_are_one_of_each_class_and_the_surest_mistakes(networks, exampl
 # ---- The numbers
 
 
-def test_it_computes_what_pytorch_computes(every, networks, mnist):
+ANSWERS = """([name, stop, text]) => {
+     const all = bytes(text), places = Array.from({length: all.length / 784}, (_, i) => 784 * i);
+     const network = networks.find((one) => one.name === name);
+     network.stop = stop ?? network.stop;
+     return places.map((i) => network.logProbabilities(all.subarray(i, i + 784)));
+   }"""
+
+
+def test_it_computes_what_pytorch_computes(every, networks, stops, mnist):
     pixels = mnist[2][:100]
-    for name, model in networks.items():
-        found = every.evaluate(
-            """([name, text]) => {
-                 const all = bytes(text), places = Array.from({length: all.length / 784}, (_, i) => 784 * i);
-                 return places.map((i) => networks[name].logProbabilities(all.subarray(i, i + 784)));
-               }""",
-            [name, base64.b64encode(pixels.numpy().tobytes()).decode()],
-        )
-        with torch.no_grad():
-            expected = model(normalise(pixels)).log_softmax(1)
-        assert (torch.tensor(found) - expected).abs().max() < 1e-4, name
-        assert expected.std(0).max() > 0.01, name  # it differs from image to image
+    text = base64.b64encode(pixels.numpy().tobytes()).decode()
+    states = [("as submitted", stop, model) for stop, (_, model) in enumerate(stops)]
+    for name, stop, model in [*states, *[(name, None, model) for name, model in networks.items()]]:
+        found, expected = torch.tensor(every.evaluate(ANSWERS, [name, stop, text])), log_probabilities(model, *pixels)
+        assert (found - expected).abs().max() < 1e-4, name
+        assert expected.std(0).max() > 0.001, name  # it differs from image to image
+    exact = networks["fast"](normalise(pixels)).detach()
+    assert (found - exact).abs().max() < 0.02 and (found.argmax(1) == exact.argmax(1)).all()  # fast came last
 
 
 def test_every_units_field_is_the_tables(every, networks):
     for name, model in networks.items():
         found = every.evaluate(
-            """(name) => networks[name].operations.map(({shape: [, rows, columns]}, place) =>
-                 [[0, 0], [rows - 1, columns - 1]].map((unit) => networks[name].fieldOf(place, ...unit)))""",
+            """(name) => {
+                 const network = networks.find((one) => one.name === name);
+                 return network.operations.map(({shape: [, rows, columns]}, place) =>
+                   [[0, 0], [rows - 1, columns - 1]].map((unit) => network.fieldOf(place, ...unit)));
+               }""",
             name,
         )
         for operation, fields in zip(trace(model), found):  # a log-softmax may come after
@@ -216,24 +285,82 @@ def test_every_units_field_is_the_tables(every, networks):
                 assert seen == (corner, operation.field), (name, operation.name)
 
 
-def test_every_layer_says_how_a_value_is_made(every):
-    """Of the unit in the corner, which reads padding, too."""
-    said = {}
-    for name in ("mixed", "final"):
-        said |= every.evaluate(
+# The page's words for a unit, and what value they give.
+WORDS = {
+    "scale_and_shift": (r"(\S+) × (\S+) \+ (\S+): after .*", lambda x, factor, shift: x * factor + shift),
+    "relu": (r"The larger of 0 and (\S+)\.", lambda x: max(0, x)),
+    "max_pool": (r"The largest of (.+)\.", lambda *read: max(x for x in read if x is not None)),
+    "average_pool": (r"The mean of (.+)\.", lambda *read: sum(x or 0 for x in read) / len(read)),
+    "add": (r"(\S+) \+ (\S+)", lambda x, y: x + y),
+    "log_softmax": (r"The score .* a probability, (\S+)%\.", lambda percent: math.log(percent / 100)),
+    "concatenate": (r"Passed on: maps .*", None),
+    "pass_on": (r"Passed on: the same .*", None),
+}
+
+
+def numbers(*words):
+    """All numbers in the words; None for padding."""
+    found = re.findall(r"−?\d+\.\d\d?|padding", " ".join(words))
+    return [None if word == "padding" else float(word.replace("−", "-")) for word in found]
+
+
+def sum_of_products(made, tables):
+    """What the words for a convolution's unit give; the map that counts most is checked by its figures."""
+    words, _, terms = made.partition("counts most, with ")
+    (top, *_), (bias,), (patch, kernel) = numbers(terms), numbers(words), map(numbers, tables)
+    assert abs(sum(x * y for x, y in zip(patch, kernel)) - top) < 0.006 * (1 + sum(map(abs, patch + kernel)))
+    terms = numbers(*re.findall(r"\d+: \S+", terms))
+    assert terms[0] == top
+    return bias + sum(terms) if len(terms) < 32 else None  # of more, the first are shown
+
+
+def test_what_a_unit_says_sums_to_its_value(every):
+    """In a corner, which reads padding, and elsewhere; in the first map and in later ones."""
+    said, checked = "", []
+    for name in ("mixed", "averaged", "final", "as submitted"):
+        units = every.evaluate(
             """(name) => {
-                 answerWith(name);
+                 answerWith(networks.find((one) => one.name === name));
                  think();
-                 return Object.fromEntries(operations.slice(1).map(({kind}, place) => {
-                   kept = {layer: place + 1, map: 0, row: 0, column: 0};
-                   show();
-                   return [kind, $("made").innerText];
-                 }));
+                 return answering.operations.slice(1).flatMap(({kind, shape: [maps, rows, columns]}, place) =>
+                   [[0, 0, 0], [1, rows >> 1, columns >> 1], [maps - 2, rows >> 1, columns / 3 | 0]].map((unit) => {
+                     keep({layer: place + 1, map: unit[0], row: unit[1], column: unit[2]});
+                     show();
+                     const tables = [...document.querySelectorAll("#made pre")].map((table) => table.innerText);
+                     return [kind, $("name").innerText, $("made").innerText, tables];
+                   }));
                }""",
             name,
         )
-    assert said["average_pool"].count("padding") == 5 and "counts most" in said["convolution"]
-    assert len(said) == 9 and all(said.values()) and not re.search("NaN|undefined", "".join(said.values()))
+        for kind, title, made, tables in units:
+            (value,), said = numbers(title.split(" = ")[1]), said + made
+            if kind == "convolution":
+                found, slack = sum_of_products(made, tables), 0.006 * (made.count(":") + 1)
+            else:
+                pattern, value_of = WORDS[kind]
+                read = numbers(*re.fullmatch(pattern, made).groups())
+                found, slack = value_of and value_of(*read), 0.006 * (2 + sum(abs(x or 0) for x in read[:2]))
+            if found is not None and value > -3:  # of a log-probability below, too few digits are shown
+                assert abs(found - value) < slack, (name, title, made)
+                checked += [kind] if abs(value) > slack else []  # a 0 says little
+    assert "padding" in said and not re.search("NaN|undefined", said)
+    assert min(map(checked.count, ["convolution", *list(WORDS)[:6]])) >= 2
+
+
+def test_colours_say_the_sign_and_the_size(opened, networks, stops, examples):
+    """Of the first layer's kernels and maps, at the training's first stop and in fast."""
+    read = "(names) => names.map((one) => getComputedStyle(one).backgroundColor.match(/\\d+/g).map(Number))"
+    blue, orange = torch.tensor(opened.locator("h2 span").evaluate_all(read))
+    for stop, layer in ((None, networks["fast"].stem[0]), ("0", stops[0][1].conv1)):
+        if stop:
+            opened.locator("#switch input[type=range]").fill(stop)
+        maps, kernels = layer(normalise(examples[4][0].unsqueeze(0)))[0].detach(), layer.weight[:, 0].detach()
+        for values, selector in ((kernels, ".kernel"), (maps, ".layer >> nth=0 >> canvas:not(.kernel)")):
+            for i, shares in enumerate(values / values.abs().max()):
+                expected = (
+                    255 + (torch.where(shares[..., None] > 0, blue, orange) - 255) * shares[..., None].abs() ** 0.8
+                )
+                assert (colours(opened, selector, i)[..., :3] - expected).abs().max() < 4
 
 
 def test_digits_are_placed_as_in_mnist(every, mnist):
@@ -257,6 +384,25 @@ def test_digits_are_placed_as_in_mnist(every, mnist):
     mass, places = drawn.sum((1, 2)), torch.arange(28.0, dtype=torch.float64)
     centres = torch.stack([drawn.sum(2) @ places, drawn.sum(1) @ places]) / mass
     assert (centres - 14).abs().max() < 0.55 and (centres.mean(1) - 14).abs().max() < 0.15  # moved by whole pixels
+
+
+def test_names_like_numbers_scores_in_the_thousands_and_fields_in_the_padding(browser, examples):
+    scores = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+    padded = nn.Sequential(nn.Conv2d(1, 10, 1, padding=2), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    scores[1].weight.data = (3000 * scores[1].weight.data).round()  # exact in 16 bits
+    page = browser.new_page()
+    page.set_content(network_page({"64": scores, "8": padded}, examples))
+    page.evaluate("keep({layer: 1, map: 0, row: 0, column: 0})")
+    assert "; 1 of the 1 lie in the padding" in text(page, "#field")
+    assert [label.split(":")[0].strip() for label in page.locator("#switch label").all_inner_texts()] == ["64", "8"]
+    assert page.locator("#switch input").nth(1).is_checked()
+    page.check("#switch input >> nth=0")
+    image = normalise(examples[0][0].unsqueeze(0))
+    expected = scores(image).log_softmax(1)[0].detach()
+    assert scores(image).abs().max() > 1000
+    assert torch.allclose(torch.tensor(answer(page)), expected, rtol=1e-4)
+    assert text(page, "#answer").startswith(f"Answer: {expected.argmax()} (100.0%)")
+    page.close()
 
 
 # ---- What a reader does
@@ -307,14 +453,16 @@ def test_the_keyboard_reaches_everything(opened):
     for _ in range(30):
         reached.add(opened.evaluate(f"{everything}.indexOf(document.activeElement)"))
         opened.keyboard.press("Tab")
-    wanted = "button, [tabindex], input:not([type=radio]), input:checked"  # arrow keys move between radio buttons
+    # Arrow keys move between radio buttons.
+    wanted = "button:not([hidden]), [tabindex], input:not([type=radio]), input:checked"
     controls = opened.evaluate(f"{everything}.flatMap((one, i) => one.matches('{wanted}') ? [i] : [])")
     assert set(controls) <= reached
     opened.focus("#layers")
     opened.keyboard.press("ArrowDown")
     assert text(opened, "#name").startswith("Layer 5")
-    opened.keyboard.press("ArrowRight")  # another map: on a busy machine what is said may be a frame behind
-    assert "map 1" in text(opened, "#name") and text(opened, "#status").startswith("Layer 5")
+    opened.keyboard.press("ArrowRight")  # another map
+    assert "map 1" in text(opened, "#name")
+    assert text(opened, "#status") == f"{text(opened, '#name')}. {text(opened, '#field')}"
     opened.focus("#map")
     opened.keyboard.press("ArrowLeft")
     assert "row 5, column 4" in text(opened, "#name")
@@ -323,7 +471,7 @@ def test_the_keyboard_reaches_everything(opened):
 
 
 def test_pointing_shows_a_unit_and_a_click_keeps_it(opened):
-    maps = opened.locator(".layer").nth(0).locator("canvas")
+    maps = opened.locator(".layer").nth(0).locator("canvas:not(.kernel)")
     maps.nth(2).hover(position={"x": 5, "y": 9})
     assert "map 2, row 4, column 2" in text(opened, "#name")  # a unit of 12×12 on 24×24 pixels
     assert text(opened, "#field") == "It sees 5×5 pixels: rows 8 to 12, columns 4 to 8."
@@ -336,9 +484,29 @@ def test_pointing_shows_a_unit_and_a_click_keeps_it(opened):
     assert "32 of the 81 lie in the padding" in text(opened, "#field")
 
 
-def test_what_speaks_for_it_and_what_breaks_it(opened):
+def test_what_speaks_for_it_is_what_is_missed(opened, networks, examples):
+    """Against PyTorch's answers without the pixels of each place."""
+    opened.evaluate("keep({layer: 1, map: 0, row: 0, column: 0})")  # its frame is out of the way
     opened.check("#why")
     opened.locator("#because", has_text="dashed").wait_for()
+    image, covered = examples[4][0], []
+    for top, left in ((2 * row, 2 * column) for row in range(-1, 13) for column in range(-1, 13)):
+        covered.append(image.clone())
+        covered[-1][max(top, 0) : top + 6, max(left, 0) : left + 6] = 0
+    whole, *without = log_probabilities(networks["fast"], image, *covered).double().exp()
+    best, without = whole.argmax(), torch.stack(without)
+    lost = (whole.logit() - without.logit())[:, best].view(14, 14)
+    words = f"Without the dashed pixels, {100 * whole[best]:.1f}% become {100 * without[:, best].min():.1f}%."
+    assert f"Filled squares speak for {best}, hollow ones against. {words}" in text(opened, "#because")
+    picture = colours(opened, "#seen")
+    middles = ((torch.arange(14) * 2 + 5) * len(picture) / 36).long()
+    filled = (picture[middles][:, middles, 2] - picture[middles][:, middles, 0]) > 60
+    large = lost.abs() > lost.abs().max() / 4
+    assert torch.equal(filled[large], lost[large] > 0) and large.sum() > 5
+
+
+def test_pixels_that_are_covered_and_sliders_change_the_answer_until_put_back(opened):
+    opened.check("#why")
     whole = answer(opened)
     opened.hover("#seen")  # covers pixels
     assert answer(opened) != whole
@@ -350,6 +518,90 @@ def test_what_speaks_for_it_and_what_breaks_it(opened):
     assert answer(opened) == whole
     opened.check("input[name=network] >> nth=0")
     assert answer(opened) != whole
+
+
+def test_sliders_move_the_ink_as_their_names_say(opened):
+    opened.evaluate("keep({layer: 1, map: 0, row: 0, column: 0})")  # its frame is out of the way
+    opened.click("#clear")
+    draw(opened, [[(50, 20), (50, 80)]])
+
+    def ink():
+        """Of the picture: the centre's x and y, the height and width as deviations, and the angle, clockwise."""
+        picture = colours(opened, "#seen")
+        black = (picture[..., :3].sum(2) < 200) & (picture[..., 3] > 128)
+        y, x = (black.nonzero() * 36 / len(picture)).T.double()
+        (across, both), (_, along) = torch.cov(torch.stack([x, y])).tolist()
+        angle = math.degrees(0.5 * math.atan2(2 * both, across - along)) % 180
+        return torch.tensor([x.mean(), y.mean(), along**0.5, across**0.5, angle], dtype=torch.float64)
+
+    x, y, height, width, angle = ink().tolist()
+    pushed = {
+        ("right", "5"): (x + 5, y, height, width, angle),
+        ("down", "3"): (x, y + 3, height, width, angle),
+        ("size", "50"): (x, y, height / 2, width / 2, angle),
+        ("turn", "30"): (x, y, height * math.cos(math.pi / 6), height / 2, angle + 30),
+    }
+    for (slider, value), expected in pushed.items():
+        opened.fill(f"#{slider}", value)
+        assert ((ink() - torch.tensor(expected)).abs() < torch.tensor([0.6, 0.6, 0.4, 0.4, 3])).all(), slider
+        opened.click("#back")
+
+
+def test_the_training_is_a_slider(opened, stops, examples):
+    as_before = answer(opened)
+    opened.check("input[name=network] >> nth=0")
+    trained = answer(opened)
+    slider = opened.get_by_role("slider", name="Training of as submitted")
+    assert opened.locator("#switch input[type=range]").count() == 1  # fast has one stop
+    slider.focus()
+    for key, (epoch, model) in zip(("Home", "ArrowRight", "ArrowRight"), stops):
+        opened.keyboard.press(key)
+        expected = log_probabilities(model, examples[4][0])[0]
+        assert (torch.tensor(answer(opened)) - expected).abs().max() < 1e-4
+        assert slider.get_attribute("aria-valuetext") == text(opened, "#switch output") == f"epoch {epoch}"
+        marks = [label.split("→")[-1] for label in opened.locator("#examples button").all_inner_texts()]
+        answers = log_probabilities(model, *[image for image, _ in examples]).argmax(1).tolist()
+        assert [int(mark) for mark in marks] == answers
+    assert answer(opened) == trained
+    opened.get_by_role("button", name="Play its training").click()
+    for epoch, _ in stops:
+        opened.locator("#switch output", has_text=f"epoch {epoch}").wait_for()
+    opened.get_by_role("button", name="Play its training").wait_for()  # at the end it may be played again
+    opened.check("input[name=network] >> nth=1")
+    assert answer(opened) == as_before
+
+
+def test_a_map_that_is_off_is_zero_for_all_that_follows(opened, networks, examples):
+    model, image, whole = rounded(networks["fast"]), examples[4][0], answer(opened)
+
+    def expected(*off):
+        """PyTorch's answer with these of the first layer's maps zeroed."""
+        cut = model.stem[0].register_forward_hook(lambda _, __, maps: maps.index_fill(1, torch.tensor(off), 0))
+        with torch.no_grad():
+            found = model(normalise(image.unsqueeze(0)))[0]
+        cut.remove()
+        return found
+
+    opened.evaluate("keep({layer: 1, map: 3, row: 4, column: 4})")
+    opened.focus("#layers")
+    opened.keyboard.press("Enter")
+    one = answer(opened)
+    assert (torch.tensor(one) - expected(3)).abs().max() < 1e-4 and one != whole
+    assert colours(opened, ".layer >> nth=0 >> canvas.off")[..., 3].sum() == 0  # clear: hatching shows
+    assert text(opened, "#made") == "This map is off: 0, whatever comes in."
+    opened.keyboard.press("ArrowRight")
+    opened.click("#off")
+    two = answer(opened)
+    assert (torch.tensor(two) - expected(3, 4)).abs().max() < 1e-4
+    best = max(two)
+    said = f"Without map 3 of layer 1 and map 4 of layer 1: {two.index(best)} ({100 * math.exp(best):.1f}%)."
+    assert text(opened, "#without").startswith(said) and said in text(opened, "#status")
+    opened.get_by_role("button", name="Put back map 4 of layer 1").click()
+    assert answer(opened) == one
+    opened.get_by_role("button", name="Put all back").click()
+    assert answer(opened) == whole and text(opened, "#without") == "" and opened.locator(".off").count() == 0
+    lost = [whole[4] - expected(map)[4] for map in range(16)]
+    opened.locator("#needed", has_text=f"Of layer 1, this 4 needs map {torch.tensor(lost).argmax()} most").wait_for()
 
 
 def test_an_answer_takes_less_than_30_ms(opened):
@@ -382,6 +634,9 @@ def test_an_accessibility_checker_finds_nothing(width, opened):
     opened.set_viewport_size({"width": width, "height": 940})
     opened.check("#why")
     opened.locator("#because", has_text="dashed").wait_for()
+    opened.locator("#switch input[type=range]").fill("1")
+    opened.click("#off")
+    opened.get_by_role("button", name="Put all back").wait_for()
     found = axe.run(opened, options={"resultTypes": ["violations"]}).response["violations"]
     assert [(rule["id"], rule["nodes"][0]["html"]) for rule in found] == []
     assert opened.evaluate("document.documentElement.scrollWidth <= innerWidth")
@@ -395,3 +650,30 @@ def test_without_scripts_the_words_show(browser, output):
     page.set_content(output["text/html"])
     page.frame_locator("iframe").locator("#answer", has_text="Answer").wait_for()
     page.close()
+
+
+def test_firefox_answers_alike(document, networks, examples, tmp_path):
+    """Driven by WebDriver BiDi, the protocol that browsers have in common."""
+    websocket, firefox = pytest.importorskip("websocket"), shutil.which("firefox-esr") or shutil.which("firefox")
+    if not firefox:
+        pytest.skip("no Firefox is installed")
+    path = tmp_path / "page.html"
+    path.write_text(document, "utf-8")
+    command = [firefox, "--headless", "--no-remote", "--profile", str(tmp_path), "--remote-debugging-port", "0"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        address = next(found[0] for line in process.stderr if (found := re.search(r"ws://\S+", line)))
+        socket = websocket.create_connection(f"{address}/session", suppress_origin=True, timeout=60)
+
+        def ask(method, **params):
+            socket.send(json.dumps({"id": 1, "method": method, "params": params}))
+            return next(reply for reply in map(json.loads, iter(socket.recv, "")) if reply.get("id") == 1)["result"]
+
+        ask("session.new", capabilities={})
+        tab = ask("browsingContext.getTree")["contexts"][0]["context"]
+        ask("browsingContext.navigate", context=tab, url=path.as_uri(), wait="complete")
+        reply = ask("script.evaluate", expression="`${outputs.at(-1)}`", target={"context": tab}, awaitPromise=False)
+        found = torch.tensor([float(word) for word in reply["result"]["value"].split(",")])
+        assert (found - log_probabilities(networks["fast"], examples[4][0])[0]).abs().max() < 1e-4
+    finally:
+        process.kill()

@@ -1,4 +1,4 @@
-"""digit_from_picture: MNIST's own digits unchanged, pictures as people take them, and what is no digit."""
+"""digit_from_picture: MNIST's own digits, as stored and enlarged; pictures as people take them; what is no digit."""
 
 import io
 
@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image, ImageDraw, ImageFilter
 
-from helpers import digit_from_picture, read_mnist
+from helpers import read_mnist
+from lesson.photo import digit_from_picture
 
 SEVEN = [(0.14, 0.07), (0.84, 0.06), (0.42, 0.97)]
 TWO = [(0.17, 0.25), (0.3, 0.06), (0.7, 0.06), (0.82, 0.3), (0.17, 0.95), (0.85, 0.93)]
@@ -105,21 +106,48 @@ def test_the_digit_is_found(kind, stroke):
 
 
 def test_mnist_comes_back_unchanged():
-    images = read_mnist()[2].numpy()
-    assert len(images) == 10_000
+    training_images, _, images, _ = read_mnist()
+    off_centre = training_images[[19841, 23831, 45131]]  # by more than half a pixel, or by as good as half a pixel
+    images = torch.cat([images, off_centre]).numpy()
+    assert len(images) == 10_003
     for number, image in enumerate(images):
         assert (digit_from_picture(saved(image))[0].numpy() == image).all(), number
     assert (digit_from_picture(saved(255 - image))[0].numpy() == image).all()  # dark on light
 
 
+@pytest.mark.parametrize("quality", [75, 95])
+def test_mnist_as_jpeg_keeps_its_size_and_place(quality):
+    for image in read_mnist()[2][:100].numpy():
+        found = digit_from_picture(saved(255 - image, "JPEG", quality=quality))[0].numpy()
+        assert np.corrcoef(found.flatten(), image.flatten())[0, 1] > 0.98
+
+
+@pytest.mark.parametrize("middle", [(8, 10), (14, 19)], ids=str)
+def test_a_digit_aside_in_28_pixels_is_moved_to_the_middle(middle):
+    image = read_mnist()[2][0].numpy()  # a seven
+    aside = np.roll(image, np.subtract(middle, 14), axis=(0, 1))
+    assert (digit_from_picture(saved(aside))[0].numpy() == image).all()
+
+
+@pytest.mark.parametrize("size", [30, 40, 280])
+@pytest.mark.parametrize("number", [9, 12, 17, 60, 117, 224, 445])  # of thin ink, with a gap, near the edge
+def test_enlarged_mnist_is_found(number, size):
+    image = read_mnist()[2][number].numpy()
+    enlarged = Image.fromarray(255 - image).resize((size, size), Image.Resampling.BICUBIC)
+    found = digit_from_picture(saved(enlarged))[0].numpy()
+    assert np.corrcoef(found.flatten(), image.flatten())[0, 1] > 0.9  # a stroke as thick as in the original
+
+
 BLANK = Image.new("RGB", (300, 400), (215, 212, 205))
-TWO_DIGITS = np.minimum(sheet(TWO, (600, 400), (75, 80)), sheet(SEVEN, (600, 400), (330, 80)))
+BESIDE = np.minimum(sheet(TWO, (600, 400), (75, 80)), sheet(SEVEN, (600, 400), (330, 80)))
+ABOVE = np.minimum(sheet(TWO, (300, 700), (75, 50)), sheet(SEVEN, (300, 700), (75, 380)))
 REFUSED = [
     ("black, 28x28", Image.new("L", (28, 28)), "no strokes stand out"),
     ("blank", BLANK, "no strokes stand out"),
     ("blank with noise", changed(BLANK, noise=10), "no strokes stand out"),
     ("a block", sheet([(0.2, 0.5), (0.8, 0.5)], pen=80), "no strokes stand out|ink fills its box"),
-    ("two digits", TWO_DIGITS, "side by side"),
+    ("two digits, side by side", BESIDE, "several digits"),
+    ("two digits, one above the other", ABOVE, "several digits"),
 ]
 
 

@@ -1,0 +1,43 @@
+"""A picture that moves: a kernel goes over a digit, and its map fills."""
+
+import io
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from lesson.figures import SIGNS
+
+SCALE = 9  # pixels of the picture for each of the digit's
+
+
+def animate_convolution(digit: torch.Tensor, result: torch.Tensor, frames: int = 40) -> bytes:
+    """A PNG that moves: a 3x3 kernel goes over a digit (28, 28), and its map (26, 26) fills; three rounds, then still."""
+    ink = plt.get_cmap("gray_r")(digit.numpy(), bytes=True)[..., :3]
+    signs = SIGNS((result / result.abs().max() / 2 + 0.5).numpy(), bytes=True)[..., :3]
+    whole = draw_frame(ink, signs, result.numel()).quantize(200)
+    counts = np.linspace(1, result.numel(), frames).round().astype(int)
+    # All frames have one palette, as the format wants it.
+    moving = [draw_frame(ink, signs, int(count)).quantize(palette=whole, dither=Image.Dither.NONE) for count in counts]
+    file, times = io.BytesIO(), [100] * (frames - 1) + [2000]  # milliseconds
+    # The whole map is what shows where nothing moves, and in print.
+    whole.save(file, "PNG", save_all=True, append_images=moving, default_image=True, duration=times, loop=3)
+    return file.getvalue()
+
+
+def draw_frame(ink: np.ndarray, signs: np.ndarray, count: int) -> Image.Image:
+    """The digit with the kernel's place number count, and the first count numbers of the map."""
+    row, column = divmod(count - 1, signs.shape[1])
+    filled = signs.copy()
+    filled.reshape(-1, 3)[count:] = 255
+    picture = Image.new("RGB", (59 * SCALE, 31 * SCALE), "white")
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(15)
+    for title, pixels, left, field in [("the image", ink, 0, 3), ("the map", filled, 31 * SCALE, 1)]:
+        height, width = (SCALE * side for side in pixels.shape[:2])
+        picture.paste(Image.fromarray(pixels).resize((width, height), Image.Resampling.NEAREST), (left, 3 * SCALE))
+        draw.text((left, 2), title, "black", font)
+        draw.rectangle([left, 3 * SCALE, left + width - 1, 3 * SCALE + height - 1], outline="#aaaaaa")
+        x, y = left + column * SCALE, (3 + row) * SCALE
+        draw.rectangle([x - 1, y - 1, x + field * SCALE, y + field * SCALE], outline="#D55E00", width=3)
+    return picture
