@@ -160,7 +160,7 @@ def read_cells() -> tuple[nbformat.NotebookNode, dict]:
 
 def page_document() -> bytes:
     """The page, made again from page.html and the networks that the notebook's output holds."""
-    (output,) = stored(read_cells()[1]["page"], "text/html")
+    output = stored(read_cells()[1]["page"], "text/html")[0]
     document = html.unescape(re.search(r'srcdoc="([^"]*)"', output)[1])
     return page.render(page.data_of(document)).encode()
 
@@ -199,10 +199,12 @@ def text_file(name: str) -> bytes:
 
 def made_files() -> list[tuple[str, Callable[[], bytes]]]:
     """Every made file and the function that makes it, in the order in which they need each other."""
-    tags = [tag for tag, cell in read_cells()[1].items() if tag.startswith("image:") and stored(cell, "image/png")]
+    cells = read_cells()[1]
+    tags = [tag for tag, cell in cells.items() if tag.startswith("image:") and stored(cell, "image/png")]
+    pages = ["docs/index.html"] if stored(cells["page"], "text/html") else []  # none before it is executed
     return [
         ("lesson/results.json", results_json),
-        ("docs/index.html", page_document),
+        *[(name, page_document) for name in pages],
         (NOTEBOOK.name, notebook_file),
         *[(f"images/{tag.removeprefix('image:')}.png", partial(picture, tag)) for tag in tags],
         ("README.md", partial(text_file, "README.md")),

@@ -20,9 +20,9 @@ def animate_convolution(digit: torch.Tensor, result: torch.Tensor, frames: int =
     counts = np.linspace(1, result.numel(), frames).round().astype(int)
     # All frames have one palette, as the format wants it.
     moving = [draw_frame(ink, signs, int(count)).quantize(palette=whole, dither=Image.Dither.NONE) for count in counts]
-    file, times = io.BytesIO(), [100] * (frames - 1) + [2000]  # milliseconds
-    # The whole map is what shows where nothing moves, and in print.
-    whole.save(file, "PNG", save_all=True, append_images=moving, default_image=True, duration=times, loop=3)
+    file, times = io.BytesIO(), [1000] + [100] * (frames - 1) + [1000]  # milliseconds
+    # The whole map comes first: it is what shows where nothing moves, and in print.
+    whole.save(file, "PNG", save_all=True, append_images=moving, duration=times, loop=3)
     return file.getvalue()
 
 

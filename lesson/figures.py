@@ -86,18 +86,17 @@ def plot_receptive_field(table: pd.DataFrame, image: torch.Tensor, columns=4) ->
     """What each layer's central output sees of an image (.., rows, columns), drawn in grey; table: receptive_field's."""
     named = ("start", "jump", "output_size", "receptive_field")
     start, jump, size, fields = (np.array([np.broadcast_to(value, 2) for value in table[name]]) for name in named)
-    corners, (bottom, right) = start + size // 2 * jump, image.shape[-2:]
-    pixels = image.cpu().float().reshape(-1, bottom, right).mean(0)
+    corners, pixels = start + size // 2 * jump, image.cpu().float().reshape(-1, *image.shape[-2:]).mean(0)
     low, high = np.minimum(corners.min(0), 0) - 1, np.maximum((corners + fields).max(0), pixels.shape) + 1
-    rows = (len(table) + columns - 1) // columns
+    (bottom, right), rows = pixels.shape, (len(table) + columns - 1) // columns
     figure, grid = plt.subplots(rows, columns, figsize=(5.4, 6.4 / columns * rows), squeeze=False, subplot_kw=EMPTY)
     for axes, layer, (y, x), (height, width) in zip(grid.flat, table["layer"], corners, fields):
         axes.add_patch(plt.Rectangle((x, y), width, height, hatch="////", facecolor="white", edgecolor="#aaaaaa"))
         axes.imshow(pixels, cmap="gray_r", extent=(0, right, bottom, 0), zorder=2)
         axes.add_patch(plt.Rectangle((0, 0), right, bottom, fill=False, edgecolor="C4", zorder=2))
         axes.add_patch(plt.Rectangle((x, y), width, height, fill=False, edgecolor="C3", linewidth=2, zorder=3))
-        middle, above = (min(x, 0) + max(x + width, right)) / 2, min(y, 0) - bottom / 14  # of both frames
-        axes.text(middle, above, f"{layer}: {height}×{width}", ha="center")
+        middle, top = (min(x, 0) + max(x + width, right)) / 2, min(y, 0)  # of both frames
+        axes.text(middle, top - bottom / 14, f"{layer}: {height}×{width}", ha="center")
         axes.set(xlim=(low[1], high[1]), ylim=(high[0], low[0]))
     return figure
 
@@ -121,7 +120,8 @@ def blocks_of(model: torch.nn.Module, input_size: tuple) -> tuple[list[dict], li
     for operation, parameters in zip(operations, parameters_used(model, operations)):
         if operation.kind in ("image", "convolution", "addmm", "mm", "linear") or "pool2d" in operation.kind:
             blocks.append({"name": operation.name.partition(".")[0], "shape": operation.shape[1:], "parameters": 0})
-        blocks[-1]["field"] = operation.field  # after a sum, what the sum sees
+        if operation.shape[1:] == blocks[-1]["shape"]:  # still its maps; after a sum, they see what the sum sees
+            blocks[-1]["field"] = operation.field
         blocks[-1]["parameters"] += parameters
         if operation.kind == "add" and len(operation.inputs) > 1:
             added.append((min(block_of[i] for i in operation.inputs), len(blocks) - 1))
@@ -139,10 +139,9 @@ def plot_network(networks: dict[str, torch.nn.Module], new=0, input_size=(1, 28,
     for axes, (name, (blocks, added)) in zip(panels, drawn.items()):
         axes.set(xlim=(-0.2, 6.2), ylim=(rows - 0.4, -0.7), title=name)
         for y, block in enumerate(blocks):
-            channels, height = (*block["shape"], 1)[:2]
-            side = max(0.8 * height / input_size[1], 0.12)  # or a map of one pixel would be a dot
+            side = max(0.8 * (*block["shape"], 1)[1] / input_size[1], 0.12)  # or a map of one pixel would be a dot
             colour = "C0" if y < len(blocks) - new else "C1"
-            for sheet in reversed(range(min(channels, 6))):
+            for sheet in reversed(range(min(block["shape"][0], 6))):
                 corner = (0.4 - side / 2 + 0.055 * sheet, y - side / 2 - 0.03 * sheet)
                 axes.add_patch(plt.Rectangle(corner, side, side, facecolor="white", edgecolor=colour))
             shape, seen = ("×".join(map(str, numbers)) for numbers in (block["shape"], block["field"]))
@@ -249,8 +248,9 @@ def draw_lines(lines: dict, ylim: tuple, xlabel: str, ylabel="test accuracy (%)"
     for number, (name, (x, y)) in enumerate(sorted(lines.items(), key=lambda line: line[1][1][-1])):
         axes.plot(x, y, style, markersize=3, color=f"C{number}")
         height = max(y[-1], height + 0.06 * (ylim[1] - ylim[0]))  # so that no two names overlap
-        is_short = x[-1] < end / 4  # named below its start
-        point, away = ((x[0], max(y[0], ylim[0] + 0.15)), (-1, -12)) if is_short else ((x[-1], height), (4, 0))
+        point, away = (x[-1], height), (4, 0)
+        if x[-1] < end / 4:  # a short line is named below its start
+            point, away = (x[0], max(y[0], ylim[0] + 0.15)), (-1, -12)
         axes.annotate(name, point, away, textcoords="offset points", color=f"C{number}", annotation_clip=False)
     axes.set(xlabel=xlabel, ylabel=ylabel, ylim=ylim, xlim=(0, None))
     axes.xaxis.set_major_locator(plt.MaxNLocator(integer=True, steps=[1, 2, 5, 10]))

@@ -101,7 +101,8 @@ def digit_from_picture(path) -> torch.Tensor:
     As MNIST's makers did (LeCun et al. 1998, section III.A), it scales the digit's longer side to 20 pixels and puts
     its centre of mass in the middle: at pixel (14, 14), where it is in their files. A picture of at most 28x28 pixels
     is not cleaned, nor is a digit of at most 20 pixels in it scaled, nor moved by less than a pixel: so every digit of
-    MNIST comes back unchanged. Two digits that touch are taken for one.
+    MNIST comes back unchanged. Two digits that touch are taken for one, as are two closer than a
+    fifth of their height one above the other.
     Raises ValueError, naming the file and a remedy, for what is no single digit.
     """
     grey = read_grey(path)

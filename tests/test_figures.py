@@ -86,8 +86,8 @@ def test_fields_on_an_image_of_any_size_and_channels():
     assert np.allclose(axes.images[0].get_array(), image.mean(0)) and axes.images[0].get_extent() == [0, 30, 20, 0]
     first, *_, last, _ = figures.plot_receptive_field(receptive_field(Net()), IMAGES[0, 0]).axes
     assert last.patches[-1].get_bbox().bounds == (-11, -11, 43, 43)
-    assert -14 < text_of(last, "conv7: 43×43").get_position()[1] < -11  # close above its frame, and the image's
-    assert -3 < text_of(first, "conv1: 3×3").get_position()[1] < 0
+    assert text_of(last, "conv7: 43×43").get_position() == (10.5, -13)  # close above its frame, and the image's
+    assert text_of(first, "conv1: 3×3").get_position() == (14, -2)
 
 
 class Unusual(nn.Module):
@@ -97,10 +97,10 @@ class Unusual(nn.Module):
         super().__init__()
         self.first, self.second = weight_norm(nn.Conv2d(3, 4, 3)), nn.Conv2d(4, 6, 3, bias=False)
         self.factor, self.heat = nn.Parameter(torch.ones(1, 4, 1, 1)), nn.Parameter(torch.ones(6, 1, 1))
-        self.unused = nn.Linear(3, 3)
+        self.unused, self.last = nn.Linear(3, 3), nn.Linear(6 * 28 * 28, 10)
 
     def forward(self, x):
-        return self.second(self.first(x).relu() * self.factor).relu() * self.heat
+        return self.last((self.second(self.first(x).relu() * self.factor).relu() * self.heat).flatten(1))
 
 
 def blocks_drawn(axes):
@@ -120,15 +120,19 @@ def test_networks():
     assert [sheets[0].get_width(), sheets[7].get_width()] == [0.8, 0.8 * 13 / 28] and sheets[-1].get_width() >= 0.1
     arrows = [text for text in axes.texts if not text.get_text()]
     assert [(arrow.xyann[1], arrow.xy[1]) for arrow in arrows] == [(2, 3), (3, 4)]  # down1 → residual1 → residual2
-    assert blocks_drawn(figures.plot_network({"": Unusual()}, input_size=(3, 32, 32)).axes[0]) == [
+    networks = {"unusual": Unusual(), "one layer": weight_norm(nn.Conv2d(3, 4, 3, bias=False))}
+    unusual, one_layer = figures.plot_network(networks, input_size=(3, 32, 32)).axes
+    assert blocks_drawn(one_layer)[0] == ("image: 3×32×32", "sees 1×1") and unusual.patches[0].get_width() == 0.8
+    assert blocks_drawn(unusual) == [
         ("image: 3×32×32", "sees 1×1"),
         ("first: 4×30×30", f"{4 * 27 + 4 + 4 + 4} parameters, sees 3×3"),  # of each kernel a length; biases; factors
-        ("second: 6×28×28", f"{6 * 36 + 6} parameters, sees 5×5"),
+        ("second: 6×28×28", f"{6 * 36 + 6} parameters, sees 5×5"),  # it, not the numbers that are flattened after it
+        ("last: 10", "47,050 parameters, sees 32×32"),
     ]
 
 
 def test_seeds():
-    axes = figures.plot_seeds(RESULTS, ["small", "final", ("final", "five looks")], {"final": 99.24}).axes[0]
+    axes = figures.plot_seeds(RESULTS, ["small", "final", ("final", "five looks")], {"final": 98.9}).axes[0]
     dots = [line for line in axes.lines if line.get_alpha()]
     runs = [pd.Series(each) for each in (RECIPES["small"]["last"], *list(RECIPES["final"].values())[:2])]
     for row, (line, bar, each) in enumerate(zip(dots, axes.containers, runs, strict=True)):
@@ -139,8 +143,9 @@ def test_seeds():
     (brief,), name = lines_of(axes, "--"), text_of(axes, "the brief, 99.28%")
     assert [*brief.get_xdata(), name.get_position()[0]] == [99.28] * 3
     (star,) = [line for line in axes.lines if line.get_marker() == "*"]
-    assert star.get_xdata() == [99.24] and abs(star.get_ydata()[0] - 1) < 0.5
-    assert text_of(axes, "your run").get_position() == (99.24, star.get_ydata()[0])
+    assert star.get_xdata() == [98.9] and abs(star.get_ydata()[0] - 1) < 0.5
+    assert text_of(axes, "your run").get_position() == (98.9, star.get_ydata()[0])
+    assert [text_of(axes, "your run").get_ha(), name.get_ha()] == ["left", "right"]  # of it, where there is room
     ticks = {row: label.get_text() for row, label in zip(axes.get_yticks(), axes.get_yticklabels())}
     assert ticks == {0: "small", 1: "final", 2: "final, five looks"} and axes.yaxis_inverted()
 
@@ -152,7 +157,7 @@ def named_lines(axes):
 
 
 def test_lines():
-    axes = figures.plot_epochs(RESULTS, ["final", "small"]).axes[0]
+    axes = figures.plot_epochs(RESULTS, ["small", "final"]).axes[0]
     final, small = [[1, 99.1], [2, 99.2], [3, 99.25]], [[1, 98.1], [2, 99.3]]
     assert named_lines(axes) == {"final": (final, (3, 99.25)), "small": (small, (2, pytest.approx(99.358)))}  # apart
     check_brief(axes, 99.28, "the brief, 99.28%")

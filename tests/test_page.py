@@ -567,7 +567,9 @@ def test_the_training_is_a_slider(opened, stops, examples):
     for epoch, _ in stops:
         opened.locator("#switch output", has_text=f"epoch {epoch}").wait_for()
     opened.get_by_role("button", name="Play its training").wait_for()  # at the end it may be played again
-    opened.check("input[name=network] >> nth=1")
+    opened.get_by_role("button", name="Play its training").click()
+    opened.check("input[name=network] >> nth=1")  # another network answers: it stops
+    opened.wait_for_timeout(1500)
     assert answer(opened) == as_before
 
 

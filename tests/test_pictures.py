@@ -105,8 +105,13 @@ def test_the_digit_is_found(kind, stroke):
     assert np.corrcoef(found.flatten(), clean.flatten())[0, 1] > 0.7  # a pixel aside: 0.76; seven and two: below 0.4
 
 
-def test_mnist_comes_back_unchanged():
-    training_images, _, images, _ = read_mnist()
+@pytest.fixture(scope="module")
+def mnist():
+    return read_mnist()
+
+
+def test_mnist_comes_back_unchanged(mnist):
+    training_images, _, images, _ = mnist
     off_centre = training_images[[19841, 23831, 45131]]  # by more than half a pixel, or by as good as half a pixel
     images = torch.cat([images, off_centre]).numpy()
     assert len(images) == 10_003
@@ -116,23 +121,23 @@ def test_mnist_comes_back_unchanged():
 
 
 @pytest.mark.parametrize("quality", [75, 95])
-def test_mnist_as_jpeg_keeps_its_size_and_place(quality):
-    for image in read_mnist()[2][:100].numpy():
+def test_mnist_as_jpeg_keeps_its_size_and_place(mnist, quality):
+    for image in mnist[2][:100].numpy():
         found = digit_from_picture(saved(255 - image, "JPEG", quality=quality))[0].numpy()
         assert np.corrcoef(found.flatten(), image.flatten())[0, 1] > 0.98
 
 
 @pytest.mark.parametrize("middle", [(8, 10), (14, 19)], ids=str)
-def test_a_digit_aside_in_28_pixels_is_moved_to_the_middle(middle):
-    image = read_mnist()[2][0].numpy()  # a seven
+def test_a_digit_aside_in_28_pixels_is_moved_to_the_middle(mnist, middle):
+    image = mnist[2][0].numpy()  # a seven
     aside = np.roll(image, np.subtract(middle, 14), axis=(0, 1))
     assert (digit_from_picture(saved(aside))[0].numpy() == image).all()
 
 
 @pytest.mark.parametrize("size", [30, 40, 280])
 @pytest.mark.parametrize("number", [9, 12, 17, 60, 117, 224, 445])  # of thin ink, with a gap, near the edge
-def test_enlarged_mnist_is_found(number, size):
-    image = read_mnist()[2][number].numpy()
+def test_enlarged_mnist_is_found(mnist, number, size):
+    image = mnist[2][number].numpy()
     enlarged = Image.fromarray(255 - image).resize((size, size), Image.Resampling.BICUBIC)
     found = digit_from_picture(saved(enlarged))[0].numpy()
     assert np.corrcoef(found.flatten(), image.flatten())[0, 1] > 0.9  # a stroke as thick as in the original
