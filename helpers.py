@@ -32,8 +32,7 @@ STYLE = {  # for plt.rcParams.update: legible on a phone, colours that the colou
     "figure.figsize": (5.4, 3.2), "figure.dpi": 110, "figure.constrained_layout.use": True,
     "font.size": 10, "axes.titlesize": 10.5, "axes.titlelocation": "left",
     "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
-    # Okabe and Ito's blue, orange, green, vermilion, and a grey: C0 to C4
-    "axes.prop_cycle": plt.cycler(color=["#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"]),
+    "axes.prop_cycle": plt.cycler(color=["#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"]),  # Okabe and Ito's
 }  # fmt: skip
 
 
@@ -85,8 +84,7 @@ class TensorLoader:
     """Batches of a TensorDataset (images, labels), or a Subset of one, on its device; len() counts batches.
 
     Works where a DataLoader works, and is faster: it picks a whole batch at once. augment, a function from images to
-    images, changes each batch. generator (on the CPU) fixes the order.
-    Raises ValueError for other kinds of dataset.
+    images, changes each batch. generator (on the CPU) fixes the order. ValueError for other kinds of dataset.
     """
 
     def __init__(self, dataset, batch_size, *, shuffle=False, augment=None, generator=None):
@@ -107,7 +105,9 @@ class TensorLoader:
         order = self.indices
         if self.shuffle:
             order = order[torch.randperm(len(order), generator=self.generator)]
-        for batch in order.to(labels.device).split(self.batch_size)[: len(self)]:  # split makes a batch of nothing
+        for batch in order.to(labels.device).split(self.batch_size)[
+            : len(self)
+        ]:  # of no image, split makes one empty batch
             picked = images[batch]
             yield picked if self.augment is None else self.augment(picked), labels[batch]
 
@@ -201,7 +201,7 @@ def five_looks(model: nn.Module, images: torch.Tensor, background: float = BACKG
 
 
 def count_parameters(model: nn.Module) -> int:
-    """All numbers that a network learns."""
+    """All of a network's parameters, frozen ones too."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -273,6 +273,8 @@ def load_checkpoint(path: Path | None, resume: bool, parts: dict, loader) -> lis
     Path(f"{path}.new").touch()  # what can't be written is better known before the training
     Path(f"{path}.new").unlink()
     if not path.exists():
+        if resume:
+            print(f"{path} is not there: this run starts anew.")
         return []
     # Numbers of numpy, such as learning rates from np.logspace, are safe; other things than torch's could run code.
     numbers = [np.dtype, np.float64().__reduce__()[0], *(type(np.dtype(code)) for code in "fdilq")]

@@ -30,7 +30,7 @@ from lesson.results import read_results, summary_table
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "S6_Part2.ipynb"
-CARRIED = ["helpers.py", *(f"lesson/{path.name}" for path in sorted((ROOT / "lesson").glob("*.*")))]
+CARRIED = ["helpers.py", *(f"lesson/{path.name}" for path in sorted((ROOT / "lesson").glob("[!.]*.*")))]
 CARRYING_CELL = """\
 # @title The files that this notebook imports: laid beside it where they are missing (as in Colab)
 import importlib
@@ -135,12 +135,12 @@ def with_parts(text: str, parts: dict) -> str:
     return block.sub(lambda found: f"{found[1]}{parts[found[2]]}\n{found[3]}", text)
 
 
-def with_still(page: str) -> str:
+def with_still(output: str) -> str:
     """The page's output with images/page.png under its frame: it shows where scripts don't run, as on GitHub."""
     picture = base64.b64encode((ROOT / "images" / "page.png").read_bytes()).decode()
     size = "max-width: 100%; max-height: 880px"  # no larger than the frame
     still = f'<br><img style="{size}" alt="The page, with a 4" src="data:image/png;base64,{picture}"></p>'
-    return re.sub("(<br><img [^>]*>)?</p>", still, page, count=1)
+    return re.sub("(<br><img [^>]*>)?</p>", still, output, count=1)
 
 
 # ---- Each made file

@@ -20,7 +20,7 @@ import math
 import os
 import subprocess
 import textwrap
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 
 import joblib
@@ -58,10 +58,19 @@ def planned(recipe: Recipe) -> list[tuple[float, float]]:
     scheduler, points = recipe.scheduler(optimizer, steps), []
     for _ in range(steps):
         group = optimizer.param_groups[0]
-        points.append((float(f"{group['lr']:.6g}"), float(f"{group['momentum']:.6g}")))
+        momentum = group.get("momentum", group.get("betas", [0])[0])
+        points.append((float(f"{group['lr']:.6g}"), float(f"{momentum:.6g}")))
         optimizer.step()
-        scheduler.step(*[1.0] if isinstance(scheduler, ReduceLROnPlateau) else [])
+        if isinstance(scheduler, ReduceLROnPlateau):
+            scheduler.step(1.0)
+        else:
+            scheduler.step()
     return [points[round(part * (steps - 1) / 10)] for part in range(11)]
+
+
+def options_of(augment) -> dict | str:
+    """What an augmentation says of itself."""
+    return asdict(augment) if is_dataclass(augment) else repr(augment)
 
 
 def fingerprint(recipe: Recipe) -> str:
@@ -79,7 +88,7 @@ def fingerprint(recipe: Recipe) -> str:
         "step_every": recipe.step_every,
         "batch_size": recipe.batch_size,
         "epochs": recipe.epochs,
-        "augment": [type(recipe.augment).__name__, asdict(recipe.augment)] if recipe.augment else None,
+        "augment": recipe.augment and [type(recipe.augment).__name__, options_of(recipe.augment)],
         "plain_epochs": recipe.plain_epochs,
         "average": recipe.average,
     }
@@ -94,9 +103,11 @@ def probe(recipe: Recipe, train_set: TensorDataset) -> float:
     labels = train_set.tensors[1][: 20 * recipe.batch_size]
     images = TensorDataset(*train_set[labels.argsort(stable=True)])
     batches = recipe.epochs * math.ceil(len(train_set) / recipe.batch_size)  # for its real plan
-    run = prepare(recipe, images, labels.device, seed=0, batches=batches)
-    scheduler = run["scheduler"] if recipe.step_every == "batch" else None
-    return train(run["model"], labels.device, run["train_loader"], run["optimizer"], scheduler, run["average"])[0]
+    parts = prepare(recipe, images, labels.device, seed=0, batches=batches)
+    scheduler = parts["scheduler"] if recipe.step_every == "batch" else None
+    return train(parts["model"], labels.device, parts["train_loader"], parts["optimizer"], scheduler, parts["average"])[
+        0
+    ]
 
 
 def commit() -> str:
@@ -117,11 +128,11 @@ def read_runs(path: Path = ACCURACY) -> pd.DataFrame:
     return rows[lengths == rows["epochs"]]
 
 
-def todays(rows: pd.DataFrame, recipes: dict[str, Recipe] = RECIPES) -> pd.DataFrame:
-    """The rows of full-length runs that were made by the recipes as they are now, in the recipes' order."""
+def todays(rows: pd.DataFrame, epochs: int | None = None) -> pd.DataFrame:
+    """The rows made by the recipes as they are now, in the recipes' order; of runs of their own length, or of epochs."""
     found = []
-    for name, recipe in recipes.items():
-        is_its = (rows["recipe"] == name) & (rows["epochs"] == recipe.epochs)
+    for name, recipe in RECIPES.items():
+        is_its = (rows["recipe"] == name) & (rows["epochs"] == (epochs or recipe.epochs))
         found.append(rows[is_its & (rows["fingerprint"] == fingerprint(recipe))])
     return pd.concat(found)
 
@@ -172,10 +183,9 @@ def run(name: str, seed: int, epochs: int, held_out=False, device="cpu") -> tupl
     return rows[[*RUN, "looks", "epoch", *measured, *made_by]], pd.concat(mistakes)
 
 
-def study(runs: list[tuple], jobs: int, path: Path) -> None:
+def study(runs: list[tuple], jobs: int, path: Path, held_out=False) -> None:
     """Do the runs, several at a time, through whichever joblib backend is active; record each as it ends."""
     results = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(joblib.delayed(run)(*each) for each in runs)
-    held_out = runs[0][3] if runs else False
     for history, mistakes in tqdm(results, total=len(runs), unit="run"):
         if not held_out:
             append(mistakes, mistakes_of(path))
@@ -205,7 +215,9 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs side by side, one thread each")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--held-out", action="store_true", help="train on 50,000 training images, test on the others")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="default: accuracy.csv, or held_out.csv")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="of runs of one kind; default: accuracy.csv, or held_out.csv"
+    )
     parser.add_argument("--table", action="store_true", help="print the table of today's runs, train nothing")
     options = parser.parse_args()
     path = options.out or (HELD_OUT if options.held_out else ACCURACY)
@@ -217,9 +229,9 @@ def main() -> None:
                 epochs = options.epochs or RECIPES[name].epochs
                 if (name, fingerprint(RECIPES[name]), seed, epochs) not in done:
                     runs.append((name, seed, epochs, options.held_out, options.device))
-        study(runs, options.jobs, path)
-    rows = read_runs(path)
-    print(table(rows if options.epochs else todays(rows)))
+        study(runs, options.jobs, path, options.held_out)
+    rows = todays(read_runs(path), options.epochs)
+    print("no runs of today's recipes" if rows.empty else table(rows))
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ class Operation:
     inputs: list[int]  # the operations that it reads, by their numbers in the list
     arguments: dict  # by PyTorch's names, with defaults: weight, stride, ...; None for what operations make
     shape: tuple[int, ...]  # of its output: (1, channels, rows, columns), or (1, features)
-    window: tuple = UNMOVED  # kernel, stride, padding, dilation, each a pair
+    window: tuple | None = UNMOVED  # kernel, stride, padding, dilation, each a pair; None where no formula holds
     start: tuple[int, int] = (0, 0)  # the first pixel that the first output sees, negative in the padding
     jump: tuple[int, int] = (1, 1)  # pixels from one output to the next; 0 where all outputs see the same
     field: tuple[int, int] = (1, 1)  # pixels that one output sees
@@ -106,7 +106,7 @@ class _Follow(TorchDispatchMode):
 
     def __init__(self, model: nn.Module, image: torch.Tensor):
         super().__init__()
-        self.operations = [Operation("image", "image", [], {}, tuple(image.shape))]  # of window None: without formula
+        self.operations = [Operation("image", "image", [], {}, tuple(image.shape))]
         self.maker = {id(image): 0}  # of a tensor that is made of the image: its operation's number
         self.tensors = [image, *model.buffers()]  # and all that are made: held, so that each keeps its id
         self.unlisted = set()  # operations that cut maps into an answer for each place, and those after

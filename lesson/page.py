@@ -65,7 +65,7 @@ def _needs(operation: Operation, sources: list[Operation]) -> dict:
         case "convolution":
             weights = {key: given[key] for key in ("groups", "weight", "bias")}
             return {"kind": "convolution", "what": f"convolution {size}", **window, **weights}
-        case "addmm" | "mm" if len(before) == 2:  # a 1×1 convolution of maps of one unit
+        case "addmm" | "mm" if len(before) == 2:  # a 1×1 convolution of maps of one unit; addmm's self is its bias
             weights = {"groups": 1, "weight": given["mat2"].T, "bias": given.get("self")}
             return {"kind": "convolution", "what": "linear", **window, **weights}
         case "max_pool2d_with_indices":

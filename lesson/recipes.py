@@ -26,7 +26,7 @@ class Recipe:
     batch_size: int
     epochs: int
     step_every: str = "epoch"  # or "batch": when the scheduler steps
-    augment: Callable | None = None  # (images) -> images
+    augment: Callable | None = None  # (images) -> images, such as a RandomDistortion
     plain_epochs: int = 0  # at the end, not augmented
     average: float | None = None  # moving_average's least share; None: no average
     channels_last: bool = False  # how weights lie in a CPU's memory: convolutions are faster then
@@ -34,7 +34,7 @@ class Recipe:
 
 def build(recipe: Recipe, device="cpu") -> nn.Module:
     """A fresh network of a recipe, on the device."""
-    # On the CPU only: on Apple's GPUs, PyTorch before mid-2026 got BatchNorm's gradients wrong with it.
+    # On the CPU only: elsewhere it wasn't tried, and on Apple's GPUs BatchNorm's gradients were wrong with it.
     use_it = recipe.channels_last and torch.device(device).type == "cpu"
     return recipe.network().to(device, memory_format=torch.channels_last if use_it else torch.contiguous_format)
 
@@ -50,9 +50,8 @@ def prepare(recipe: Recipe, train_set, device="cpu", seed=1, batches=None) -> di
     loader = TensorLoader(train_set, recipe.batch_size, shuffle=True, augment=recipe.augment, generator=order)
     optimizer = recipe.optimizer(model.parameters())
     scheduler = recipe.scheduler(optimizer, batches or recipe.epochs * len(loader))
-    average = moving_average(model, recipe.average) if recipe.average else None
-    how = {"optimizer": optimizer, "scheduler": scheduler, "average": average}
-    return {"model": model, "train_loader": loader, **how}
+    parts = {"model": model, "train_loader": loader, "optimizer": optimizer, "scheduler": scheduler}
+    return {**parts, "average": moving_average(model, recipe.average) if recipe.average else None}
 
 
 def run_recipe(
@@ -66,7 +65,7 @@ def run_recipe(
     run = prepare(recipe, train_set, device, seed)
 
     def between_epochs(history: list[dict]) -> None:  # after a resumed run is loaded, too
-        if len(history) >= max(1, recipe.epochs - recipe.plain_epochs):
+        if len(history) >= max(1, recipe.epochs - recipe.plain_epochs):  # a short run has one distorted epoch
             run["train_loader"].augment = None
         after_epoch(history)
 
@@ -98,7 +97,7 @@ def affine_places(images, degrees, scale, shear, shift):
     angle, size, slant, right, down = 2 * torch.rand(5, len(images), device=images.device) - 1
     angle, size, slant = math.radians(degrees) * angle, 1 + scale * size, shear * slant
     cos, sin = size * angle.cos(), size * angle.sin()
-    # Rotation times slant, and the shift: from a new pixel's x, y and 1 to its place in the old image.
+    # Rotation times slant, and the shift: from a new pixel's x, y and 1 to where it is read, so digits go the other way.
     matrix = [cos, slant * cos - sin, shift * right, sin, slant * sin + cos, shift * down]
     rows, columns = (torch.arange(side, device=images.device) - (side - 1) / 2 for side in images.shape[2:])
     y, x = torch.meshgrid(rows, columns, indexing="ij")
