@@ -81,7 +81,7 @@ def fingerprint(recipe: Recipe) -> str:
     optimizer = recipe.optimizer(network.parameters())
     options = {name: value for name, value in optimizer.defaults.items() if value}
     said = {
-        "network": [repr(network), *own],
+        "network": [repr(network).replace(", bias=True", ""), *own],  # which only some versions of PyTorch say
         "parameters": count_parameters(network),
         "optimizer": [type(optimizer).__name__, options],
         "plan": planned(recipe),

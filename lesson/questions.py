@@ -51,6 +51,7 @@ class Guesses:
                 right = abs(float(str(guess)) - truth) <= tolerance
             except ValueError:
                 print(f"{guess!r} is no number: write one such as 7, 2.5 or 1234, without a comma")
+                self.right[question] = None
                 return
         self.right[question] = right
         answer = f"{question}: {truth if isinstance(truth, str) else f'{truth:,}'}. {why}"
