@@ -23,10 +23,17 @@ ANSWERS = {  # question: the truth, why it is so, and how far off a number may b
     "parameters of conv6": (9248,
         "32 * (9 * 32 + 1): each of 32 kernels reads 32 channels. Nearly half of the network.", 925),
     "the loss of knowing nothing": (2.303,
-        "Each digit gets a tenth, and -ln(1/10) = 2.303: where every training here begins.", 0.1),
+        "Each digit gets a tenth, and -ln(1/10) = 2.303: about where every training here begins.", 0.1),
     "the best of four learning rates": (0.1, "Ten times the brief's; the next cell shows all four.", 0),
     "the change that buys most": ("one-cycle", "Same layers, same images, other steps.", 0),
 }  # fmt: skip
+
+
+def show_folded(summary: str, text: str) -> None:
+    """Show a line; the text comes when it is clicked, also where nothing runs."""
+    lines = html.escape(text).replace("\n", "<br>")
+    folded = f"<details><summary>{html.escape(summary)}</summary>{lines}</details>"
+    display({"text/html": folded, "text/plain": text}, raw=True)
 
 
 class Guesses:
@@ -56,8 +63,7 @@ class Guesses:
         self.right[question] = right
         answer = f"{question}: {truth if isinstance(truth, str) else f'{truth:,}'}. {why}"
         if guess is None:  # for who reads where nothing runs: the answer shows when asked for
-            folded = f"<details><summary>{html.escape(question)}: the answer</summary>{html.escape(answer)}</details>"
-            display({"text/html": folded, "text/plain": answer}, raw=True)
+            show_folded(f"{question}: the answer", answer)
         else:
             print(("Yes. " if right else f"Not {guess}. ") + answer)
 
@@ -73,8 +79,14 @@ class Guesses:
                 print(f"- look again: {question}")
 
 
-def check_readings(guess: str | None, labels: list[int]) -> None:
-    """Print how many digits were read as labelled: guess has one for each label, or a ? where it can't be read."""
+def check_readings(guess: str | None, labels: list[int], hardest: list[list[int]]) -> None:
+    """Print how many digits were read as labelled: guess has one for each label, or a ? where it can't be read.
+
+    hardest, of results.json, has image, usual wrong answer, number of wrong runs; they are shown folded.
+    """
+    lines = [f"{label}, not {answer}: {count} runs" for label, (_, answer, count) in zip(labels, hardest)]
+    numbered = [f"{number}: {line}" for number, line in enumerate(lines, 1)]
+    show_folded("their labels, the usual wrong answers, and how many of the ten runs are wrong", "\n".join(numbered))
     if guess is None:
         return
     read = [letter for letter in str(guess) if letter.isdigit() or letter == "?"]

@@ -32,8 +32,12 @@ def table_of_gains(results: dict, steps: list[str]) -> pd.DataFrame:
     rows = {}
     for before, after in zip(steps, steps[1:]):
         gain, error, is_shown = compare(runs_of(results, before), runs_of(results, after))
-        gain = round(gain, 2) + 0  # no -0.00
-        rows[after] = {"gain": f"{gain:+.2f}", "shown": "yes" if is_shown else "no", "std error": f"{error:.2f}"}
+        gain = round(gain, 2)
+        rows[after] = {
+            "gain": f"{gain:+.2f}" if gain else "0.00",
+            "shown": "yes" if is_shown else "no",
+            "std error": f"{error:.2f}",
+        }
     return pd.DataFrame.from_dict(rows, orient="index")
 
 

@@ -49,9 +49,12 @@ def test_what_is_no_number_is_no_guess(guess, capsys):
     assert capsys.readouterr().out.startswith(f"{guess!r} is no number: write one such as")
 
 
-def test_readings_are_counted(capsys):
+def test_readings_are_counted(capsys, monkeypatch):
+    folded = []
+    monkeypatch.setattr(questions, "display", lambda data, raw: folded.append(data["text/plain"].splitlines()))
     for guess in (None, "12?", "1 2?4", "1234"):
-        questions.check_readings(guess, [1, 2, 3, 4])
+        questions.check_readings(guess, [1, 2, 3, 4], [[70 + n, n, 9] for n in range(4)])
+    assert folded[0][:2] == ["1: 1, not 0: 9 runs", "2: 2, not 1: 9 runs"] and len(folded[0]) == 4
     said = [" ".join(line.split()[:3]) for line in capsys.readouterr().out.splitlines()]
     assert said == ["3 readings, not", "you read 3", "you read 4"]
 

@@ -42,12 +42,14 @@ def distorted(images, draws, **limits):
 
 SQUARE = F.pad(torch.ones(1, 1, 16, 16), [6] * 4, value=BACKGROUND)
 ROWS = [noise(3, margin=7)[:, :, row].roll(13 - row, -1) for row in range(27)]
+OBLONG = noise(3, margin=3)[..., 2:20]
 CASES = {
     "nothing": (noise(3), [0, 0, 0, 0, 0], {}, noise(3)),
     "left": (noise(3), [1, 0, 0, 0, 0], {"degrees": 90}, noise(3).rot90(1, (2, 3))),
     "right": (noise(3), [-1, 0, 0, 0, 0], {"degrees": 90}, noise(3).rot90(-1, (2, 3))),
     "sideways": (noise(3, margin=3), [0, 0, 0, 1, 0], {"shift": 3}, noise(3, margin=3).roll(-3, 3)),
     "up": (noise(3, margin=3), [0, 0, 0, 0, 1], {"shift": 3}, noise(3, margin=3).roll(-3, 2)),
+    "up, not square": (OBLONG, [0, 0, 0, 0, 1], {"shift": 3}, OBLONG.roll(-3, 2)),
     "half as large": (SQUARE, [0, 1, 0, 0, 0], {"scale": 1}, F.pad(torch.ones(1, 1, 8, 8), [10] * 4, value=BACKGROUND)),
     "slanted": (noise(3, margin=7), [0, 0, 1, 0, 0], {"shear": 1}, torch.stack(ROWS, 2)),
     "black outside": (noise(3), [0, 0, 0, 1, 0], {"shift": 9}, F.pad(noise(3)[..., 9:], [0, 9], value=BACKGROUND)),
@@ -296,7 +298,7 @@ def test_a_change_of_the_code_changes_the_probe(change, train_set, monkeypatch):
 
 
 def made_up_rows() -> pd.DataFrame:
-    """Runs of two seeds for every recipe, one of them cut short: its mistakes must not count."""
+    """Runs of two seeds for every recipe."""
     rows = []
     for name, recipe in RECIPES.items():
         for seed in (1, 2):
@@ -308,15 +310,17 @@ def made_up_rows() -> pd.DataFrame:
 
 
 def test_results_are_the_runs_by_seed():
-    wrong = pd.DataFrame([["final", s, 1, 7, 4] for s in (1, 2)] + [["final", 1, 1, 8, 5], ["final", 1, 5, 9, 5]])
-    wrong.columns = ["recipe", "seed", "looks", "image", "answer"]
+    wrong = [["final", 1, 20, 1, 7, 4], ["final", 2, 20, 1, 7, 4], ["final", 1, 20, 1, 8, 5], ["final", 1, 20, 5, 9, 5]]
+    wrong += [["final", seed, 1, 1, 6, 0] for seed in range(9)]  # of short runs: they don't count
+    wrong = pd.DataFrame(wrong, columns=["recipe", "seed", "epochs", "looks", "image", "answer"])
+    wrong = wrong.assign(fingerprint="1e5")
     found = refresh.results(made_up_rows(), wrong)
     final = found["recipes"]["final"]
     assert final["last"] == {1: 99.2, 2: 100.2} and final["five_looks"] == {1: 99.5, 2: 100.5}
     assert final["by_epoch"][:2] == [99.51, 99.52] and final["best"] == final["last"]
     assert found["hardest"] == [[7, 4, 2], [8, 5, 1]]
     assert found["dead_digit"]["seed"] == 1 and found["dead_digit"]["test_loss"][:2] == [0.3, 0.15]
-    with pytest.raises(ValueError, match="no run of quick"):
+    with pytest.raises(SystemExit, match="no run of quick"):
         refresh.results(made_up_rows()[lambda rows: rows["recipe"] != "quick"], wrong)
 
 
