@@ -1,7 +1,6 @@
 """The live page: page.html with trained networks in it, which it runs on what its reader draws."""
 
 import base64
-import copy
 import html
 import json
 import re
@@ -22,13 +21,13 @@ class Stops(list):
     """For fit's after_epoch: pairs (epoch, copy of the model), as it is now, after these epochs, and after the last."""
 
     def __init__(self, model: nn.Module, epochs=(0, 1, 2, 5, 10, 20)):
-        super().__init__([(0, copy.deepcopy(model))])
+        super().__init__([(0, copy_of(model))])
         self.model, self.epochs = model, epochs
 
     def __call__(self, history: list[dict]) -> None:
         if self[-1][0] not in self.epochs:
             self.pop()  # it was the last so far, no more
-        self.append((len(history), copy.deepcopy(self.model)))
+        self.append((len(history), copy_of(self.model)))
 
 
 def network_operations(model: nn.Module) -> list[dict]:
@@ -59,6 +58,7 @@ def _needs(operation: Operation, sources: list[Operation]) -> dict:
     window = dict(zip(("kernel", "stride", "padding", "dilation"), operation.window))
     (height, width), stride = window["kernel"], max(window["stride"])
     size = f"{height}×{width}" + (f", stride {stride}" if stride > 1 else "")
+    by_window = given.get("count_include_pad", True) and not (given.get("ceil_mode") or given.get("divisor_override"))
     match operation.kind if len(shape) in (2, 4) else None:
         case "image":
             return {"kind": "image", "what": "image", "mean": MEAN, "std": STD}
@@ -70,9 +70,7 @@ def _needs(operation: Operation, sources: list[Operation]) -> dict:
             return {"kind": "convolution", "what": "linear", **window, **weights}
         case "max_pool2d_with_indices":
             return {"kind": "max_pool", "what": f"max pool {size}", **window}
-        case "avg_pool2d" if given["count_include_pad"] and not (given["ceil_mode"] or given["divisor_override"]):
-            return {"kind": "average_pool", "what": f"average pool {size}", **window}
-        case "mean" | "_adaptive_avg_pool2d" if shape[1:2] == before[1:2]:  # of rows and columns, not of maps
+        case "avg_pool2d" | "mean" | "_adaptive_avg_pool2d" if by_window and shape[1] == before[1]:
             return {"kind": "average_pool", "what": f"average pool {size}", **window}
         case "native_batch_norm" | "_native_batch_norm_legit_no_training" if not given.get("training"):
             scale = (given["running_var"] + given["eps"]).rsqrt() * (1 if given["weight"] is None else given["weight"])
@@ -127,8 +125,7 @@ def _text(values: torch.Tensor) -> str:
 
 def render(data: str) -> str:
     """page.html with its data, a JSON text, as one document."""
-    lines = [line.strip() for line in TEMPLATE.read_text("utf-8").splitlines()]
-    page = "\n".join(line for line in lines if line and not line.startswith("//"))
+    page = re.sub(r"(?m)^\s*(//.*\s+)*", "", TEMPLATE.read_text("utf-8"))  # without indents and lines of comments
     return page.replace("DATA", data.replace("<", "\\u003c"), 1)
 
 
