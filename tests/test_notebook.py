@@ -158,6 +158,7 @@ def test_it_is_stored_as_one_full_run(notebook):
     full = [accuracy for cell in code for accuracy in last_accuracies(cell)]
     assert len(full) >= 2 and min(full) >= 99
     assert (ROOT / refresh.NOTEBOOK).stat().st_size < 2.3e6
+    assert (ROOT / "docs" / "index.html").stat().st_size < 7e5
     (page,) = tagged(notebook, "page")
     still = base64.b64encode((ROOT / "images" / "page.png").read_bytes()).decode()
     assert still in page.outputs[0].data["text/html"]  # what shows where scripts don't run
