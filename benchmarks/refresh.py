@@ -201,10 +201,10 @@ def made_files() -> list[tuple[str, Callable[[], bytes]]]:
     """Every made file and the function that makes it, in the order in which they need each other."""
     cells = read_cells()[1]
     tags = [tag for tag, cell in cells.items() if tag.startswith("image:") and stored(cell, "image/png")]
-    pages = ["docs/index.html"] if stored(cells["page"], "text/html") else []  # none before it is executed
+    is_executed = bool(stored(cells["page"], "text/html"))
     return [
         ("lesson/results.json", results_json),
-        *[(name, page_document) for name in pages],
+        *([("docs/index.html", page_document)] if is_executed else []),
         (NOTEBOOK.name, notebook_file),
         *[(f"images/{tag.removeprefix('image:')}.png", partial(picture, tag)) for tag in tags],
         ("README.md", partial(text_file, "README.md")),

@@ -129,8 +129,8 @@ def blocks_of(model: torch.nn.Module, input_size: tuple) -> tuple[list[dict], li
     return blocks, added
 
 
-def plot_network(networks: dict[str, torch.nn.Module], new=0, input_size=(1, 28, 28)) -> plt.Figure:
-    """Networks by name, side by side: maps, parameters, fields from top to bottom; the last new blocks in orange."""
+def plot_network(networks: dict[str, torch.nn.Module], input_size=(1, 28, 28)) -> plt.Figure:
+    """Networks by name, side by side: maps, parameters and fields from top to bottom."""
     drawn = {name: blocks_of(network, input_size) for name, network in networks.items()}
     rows = max(len(blocks) for blocks, _ in drawn.values())
     style = {"size": 10 if len(drawn) == 1 else 9, "in_layout": False}
@@ -140,10 +140,9 @@ def plot_network(networks: dict[str, torch.nn.Module], new=0, input_size=(1, 28,
         axes.set(xlim=(-0.2, 6.2), ylim=(rows - 0.4, -0.7), title=name)
         for y, block in enumerate(blocks):
             side = max(0.8 * (*block["shape"], 1)[1] / input_size[1], 0.12)  # or a map of one pixel would be a dot
-            colour = "C0" if y < len(blocks) - new else "C1"
             for sheet in reversed(range(min(block["shape"][0], 6))):
                 corner = (0.4 - side / 2 + 0.055 * sheet, y - side / 2 - 0.03 * sheet)
-                axes.add_patch(plt.Rectangle(corner, side, side, facecolor="white", edgecolor=colour))
+                axes.add_patch(plt.Rectangle(corner, side, side, facecolor="white", edgecolor="C0"))
             shape, seen = ("×".join(map(str, numbers)) for numbers in (block["shape"], block["field"]))
             cost = f"{block['parameters']:,} parameters, " if block["parameters"] else ""
             axes.text(1.24, y - 0.03, f"{block['name']}: {shape}", **style, va="bottom", weight="bold")
