@@ -193,7 +193,9 @@ FAST = replace(
 
 def small(width: int) -> Recipe:
     """The recipe of small_network at a width, the same for all widths."""
-    return replace(FINAL, name=f"small, width {width}", network=partial(small_network, width), epochs=15)
+    network = partial(small_network, width)
+    return replace(FINAL, name=f"small, width {width}", network=network, epochs=15, batch_size=64)
 
 
-RECIPES = {recipe.name: recipe for recipe in [*STEPS, small(16), QUICK, FAST]}
+WIDTHS = [16, 14, 10, 8, 7, 6, 5]
+RECIPES = {recipe.name: recipe for recipe in [*STEPS, *map(small, WIDTHS), QUICK, FAST]}
