@@ -85,9 +85,7 @@ def one_cycle(lr: float, weight_decay: float = 0.0, companions: bool = True) -> 
     sgd = {"lr": lr, "momentum": 0.9, "weight_decay": weight_decay, "nesterov": companions}
     return {
         "optimizer": lambda parameters: torch.optim.SGD(parameters, **sgd),
-        "scheduler": lambda optimizer, batches: OneCycleLR(
-            optimizer, lr, total_steps=batches, cycle_momentum=companions
-        ),
+        "scheduler": lambda optimizer, batches: OneCycleLR(optimizer, lr, batches, cycle_momentum=companions),
         "step_every": "batch",
     }
 
@@ -193,8 +191,7 @@ FAST = replace(
 
 def small(width: int) -> Recipe:
     """The recipe of small_network at a width, the same for all widths."""
-    network = partial(small_network, width)
-    return replace(FINAL, name=f"small, width {width}", network=network, epochs=15, batch_size=64)
+    return replace(FINAL, name=f"small, width {width}", network=partial(small_network, width), epochs=15)
 
 
 WIDTHS = [16, 14, 10, 8, 7, 6, 5]
