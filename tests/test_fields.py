@@ -12,7 +12,7 @@ from torchvision import models
 from torchvision.ops import FrozenBatchNorm2d
 
 from lesson.fields import add_to, copy_of, count_multiplications, measured_receptive_field, receptive_field, trace
-from lesson.networks import Net, fast_network, final_network, small_network
+from lesson.networks import Net, Residual, fast_network, final_network, small_network
 
 
 class Calls(nn.Module):
@@ -60,6 +60,8 @@ def test_names_are_those_of_the_text():
     assert receptive_field(final_network())["layer"].tolist() == names
     names = ["stem", "down1.0", "down1.1", "residual1", "down2.0", "down2.1", "residual2", "head"]
     assert receptive_field(fast_network())["layer"].tolist() == names
+    table = receptive_field(nn.Sequential(nn.Conv2d(1, 4, 1), nn.ReLU()))  # without geometry
+    assert table.values.tolist() == [["image", 1, 1, 0, 28, 1, 0, 1]]
 
 
 def test_known_networks():
@@ -67,6 +69,9 @@ def test_known_networks():
     assert last(vgg, (3, 64, 64)) == 212 and last(alexnet, (3, 64, 64)) == 195
     resnet = receptive_field(models.resnet18(weights=None).to(memory_format=torch.channels_last), (3, 64, 64))
     assert resnet["receptive_field"].iloc[-2] == 435  # the last convolution; the row after it pools all of the map
+    later = receptive_field(models.mobilenet_v3_small(weights=None), (3, 64, 64))[2:]  # from its first mean on
+    assert (later["start"] <= 0).all() and (later["start"] + later["receptive_field"] >= 64).all()
+    assert later["jump"].iloc[1:].eq(0).all()  # from one output to the next, nothing moves
 
 
 def test_the_operations_hold_what_was_given():
@@ -103,45 +108,29 @@ def test_a_cell_that_is_run_again_tells_of_its_own_layers(capsys):
     assert said[2:] == ["4×24×24 come out; 104 5×5", "4×30×30 come out; 112 3×3"] and len(model) == 3
 
 
-class Stack(nn.Module):
-    """Layers drawn at random, rows and columns apart, with branches and functional calls."""
-
-    def __init__(self, draw: random.Random):
-        super().__init__()
-        self.layers = nn.ModuleList([nn.Conv2d(1, 2, 1)])
-        self.kinds = ["conv", *draw.choices(["conv", "max", "avg", "residual", "cat", "split"], k=draw.randint(1, 4))]
-        for kind in self.kinds[1:]:
-            kernel, stride = ((draw.randint(1, 3), draw.randint(1, 3)) for _ in range(2))
-            padding, dilation = draw.randint(0, 1) * (min(kernel) > 1), draw.randint(1, 2)
-            if kind == "max":
-                layer = nn.MaxPool2d(kernel, stride, padding, dilation, ceil_mode=draw.random() < 0.5)
-            elif kind == "avg":
-                layer = nn.AvgPool2d(kernel, stride, padding)
-            elif kind == "conv":
-                layer = nn.Sequential(nn.Conv2d(2, 2, kernel, stride, padding, dilation), nn.BatchNorm2d(2), nn.ReLU())
-            else:
-                channels = 1 if kind == "split" else 2
-                layer = nn.Conv2d(channels, channels, kernel, padding="same", dilation=dilation)
-            self.layers.append(layer)
-
-    def forward(self, x):
-        for kind, layer in zip(self.kinds, self.layers):
-            if kind == "residual":
-                x = x + F.relu(layer(x))
-            elif kind == "cat":
-                x = torch.cat([layer(x)[:, 1:], x[:, :1]], 1)
-            elif kind == "split":
-                x = torch.cat([layer(part) for part in x.chunk(2, 1)], 1)
-            else:
-                x = layer(x)
-        return x
+def random_stack(draw: random.Random) -> nn.Sequential:
+    """Layers drawn at random, rows and columns apart."""
+    layers = [nn.Conv2d(1, 2, 1)]
+    for kind in draw.choices(["max", "average", "depthwise", "residual"], k=draw.randint(1, 4)):
+        kernel, stride = ((draw.randint(1, 3), draw.randint(1, 3)) for _ in range(2))
+        padding, dilation = draw.randint(0, 1) * (min(kernel) > 1), draw.randint(1, 2)
+        if kind == "max":
+            layers.append(nn.MaxPool2d(kernel, stride, padding, dilation, ceil_mode=draw.random() < 0.5))
+        elif kind == "average":
+            layers.append(nn.AvgPool2d(kernel, stride, padding))
+        elif kind == "depthwise":
+            layers += [nn.Conv2d(2, 2, kernel, stride, padding, dilation, groups=2), nn.Conv2d(2, 2, 1)]
+            layers += [nn.BatchNorm2d(2), nn.ReLU(inplace=True)]
+        else:
+            layers.append(Residual(nn.Conv2d(2, 2, kernel, padding="same", dilation=dilation), nn.ReLU()))
+    return nn.Sequential(*layers)
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same'")
 def test_computed_equals_measured_on_random_stacks():
     draw, size, compared = random.Random(0), 96, 0
     while compared < 30:
-        model = Stack(draw)
+        model = random_stack(draw)
         try:
             table = receptive_field(model, (1, size, size))
         except RuntimeError:  # a map smaller than the next kernel: no network
@@ -160,18 +149,24 @@ def test_rows_and_columns_apart():
     assert table["output_size"].tolist() == [(23, 43), (21, 20), (21, 10)]
 
 
-BRANCHES = {  # joined over channels: the field after the first convolution's 3x3
-    "the widest first": ([nn.Conv2d(4, 2, 5, padding=2), nn.Conv2d(4, 2, 3, padding=1)], 3 + 4),
-    "the widest last": ([nn.Conv2d(4, 2, 3, padding=1), nn.Conv2d(4, 2, 5, padding=2)], 3 + 4),
-    "apart: pixels -1 to 1 and 0 to 2": ([nn.Conv2d(4, 4, 3, 2, 1), nn.MaxPool2d(3, 2, ceil_mode=True)], 3 + 3),
-}
+def test_branches_are_seen_from_the_first_start_to_the_last_end():
+    wide, narrow = nn.Conv2d(4, 2, 5, padding=2), nn.Conv2d(4, 2, 3, padding=1)
+    down, pool = nn.Conv2d(4, 4, 3, 2, 1), nn.MaxPool2d(3, 2, ceil_mode=True)  # pixels -1 to 1 and 0 to 2
+    for branches, field in (([wide, narrow], 7), ([narrow, wide], 7), ([down, pool], 6)):
+        model = Calls(lambda x, *branches: torch.cat([branch(x) for branch in branches], 1), *branches)
+        assert last(model) == field and measured_receptive_field(model) == (field, field)
+    model = Calls(lambda x, one, seven: one(x).add_(seven(x)), nn.Conv2d(4, 2, 1), nn.Conv2d(4, 2, 7, padding=3))
+    assert last(model) == 9 and measured_receptive_field(model) == (9, 9)
+    assert measured_receptive_field(model, layer="layers.0") == (3, 3)  # before it is changed
 
 
-@pytest.mark.parametrize("case", BRANCHES)
-def test_branches_are_seen_from_the_first_start_to_the_last_end(case):
-    branches, field = BRANCHES[case]
-    model = Calls(lambda x, *branches: torch.cat([branch(x) for branch in branches], 1), *branches)
-    assert last(model) == field and measured_receptive_field(model) == (field, field)
+def test_branches_of_different_jumps_join_as_features_only():
+    branches = nn.Conv2d(4, 1, 2, stride=2), nn.Conv2d(4, 1, 15)  # 14 rows each
+    with pytest.raises(ValueError, match="layer 'add'.*measured_receptive_field"):
+        receptive_field(Calls(lambda x, down, valid: down(x) + valid(x), *branches))
+    model = Calls(lambda x, *branches: torch.cat([branch(x).mean((2, 3)) for branch in branches], 1), *branches)
+    assert last(model) == 30 and measured_receptive_field(model) == (28, 28)
+    assert last(Calls(lambda x: x * F.max_pool2d(x, 26))) == 30  # spread over a map of which it sees a part
 
 
 def test_the_overhang_of_a_pool_counts_as_seen_like_padding():
@@ -179,65 +174,33 @@ def test_the_overhang_of_a_pool_counts_as_seen_like_padding():
     assert last(model) == 30 and measured_receptive_field(model) == (28, 28)
 
 
-WHOLE_MAP = {  # the field after it, of the convolution's 3: 27 more
-    "adaptive average pool": nn.AdaptiveAvgPool2d(1),
-    "adaptive maximum pool": nn.AdaptiveMaxPool2d(1),
-    "mean": lambda x: x.mean((2, 3)),
-    "maximum": lambda x: x.amax((2, 3), keepdim=True),
-    "sum of all": lambda x: x.sum((1, 2, 3)).view(-1, 1),
-    "one axis, then the other": lambda x: x.mean(3, keepdim=True).mean(2, keepdim=True),
-    "flatten": lambda x: x.flatten(1),
-    "view, then relu in place": lambda x: F.relu(x.view(x.size(0), -1), inplace=True),
-    "pool of the map's own size": lambda x: F.avg_pool2d(x, x.shape[2:]),
-    "squeeze and excitation": lambda x: x * x.mean((2, 3), keepdim=True),
-    "the same, by a pool, and a convolution": lambda x: F.max_pool2d(x * F.avg_pool2d(x, x.shape[2:]).sigmoid(), 3),
-    "a number made of the map": lambda x: x - x.mean(),
-    "a mean spread over the map": lambda x: F.max_pool2d(F.interpolate(x.mean((2, 3), keepdim=True), (28, 28)), 3),
+SEEN = {  # the field after it, of the convolution's 3; 27 more where it sees the whole map
+    "adaptive average pool": (nn.AdaptiveAvgPool2d(1), 30),
+    "adaptive maximum pool": (nn.AdaptiveMaxPool2d(1), 30),
+    "mean": (lambda x: x.mean((2, 3)), 30),
+    "flatten": (lambda x: x.flatten(1), 30),
+    "view, then relu in place": (lambda x: F.relu(x.view(x.size(0), -1), inplace=True), 30),
+    "squeeze and excitation": (lambda x: x * x.mean((2, 3), keepdim=True), 30),
+    "the same, spread first": (lambda x: F.max_pool2d(x * F.avg_pool2d(x, x.shape[2:]).expand_as(x), 3), 30),
+    "a number made of the map": (lambda x: x - x.mean(), 30),
+    "channels sliced": (lambda x: x[:, :2], 3),
+    "channels in chunks": (lambda x: torch.cat(x.chunk(2, 1)[::-1], 1), 3),
+    "channels shuffled": (lambda x: x.view(-1, 2, 2, 28, 28).transpose(1, 2).reshape(-1, 4, 28, 28), 3),
+    "in place": (lambda x: F.relu_(x.add_(1)), 3),
+    "into another": (lambda x: torch.zeros_like(x).add_(F.max_pool2d(x, 3, 1, 1)), 5),
+    "softmax over channels": (lambda x: x.softmax(-3), 3),
+    "mean and maximum over channels": (lambda x: x * x.mean(1, keepdim=True) + x.amax(1, keepdim=True), 3),
+    "some activations": (nn.Sequential(nn.Hardswish(), nn.PReLU(), nn.GELU(), nn.Hardsigmoid(), nn.ReLU6()), 3),
+    "another type": (lambda x: x.double().contiguous(memory_format=torch.channels_last), 3),
+    "channels added": (lambda x: torch.cat([x, torch.zeros_like(x)], 1) + x.new_zeros(1), 3),
+    "frozen statistics": (FrozenBatchNorm2d(4), 3),
 }
 
 
-@pytest.mark.parametrize("case", WHOLE_MAP)
-def test_what_sees_the_whole_map(case):
-    assert last(Calls(WHOLE_MAP[case])) == 3 + 27
-    assert measured_receptive_field(Calls(WHOLE_MAP[case])) == (28, 28)
-
-
-def test_from_a_mean_on_all_see_the_whole_image():
-    table = receptive_field(models.mobilenet_v3_small(weights=None), (3, 64, 64))
-    later = table[2:]
-    assert (later["start"] <= 0).all() and (later["start"] + later["receptive_field"] >= 64).all()
-    assert later["jump"].iloc[1:].eq(0).all()  # from one output to the next, nothing moves
-    assert last(Calls(lambda x: x * F.max_pool2d(x, 26))) == 3 + 27  # that pool sees less than the map beside it
-
-
-@pytest.mark.parametrize("pool", [lambda x: x.mean((2, 3)), nn.AdaptiveAvgPool2d(1)])
-def test_heads_of_different_strides_join_as_features(pool):
-    heads = [nn.Conv2d(4, 2, 3, stride=2), nn.Conv2d(4, 2, 5, stride=3)]
-    model = Calls(lambda x, *heads: torch.cat([pool(head(x)) for head in heads], 1), *heads)
-    assert last(model) >= 28 and measured_receptive_field(model) == (28, 28)
-
-
-HARMLESS = {
-    "channels sliced": lambda x: x[:, :2],
-    "channels in chunks": lambda x: torch.cat(x.chunk(2, 1)[::-1], 1),
-    "channels split": lambda x: torch.cat(x.split([1, 3], 1), 1),
-    "channels shuffled": nn.ChannelShuffle(2),
-    "channels shuffled by views": lambda x: x.view(1, 2, 2, 28, 28).transpose(1, 2).reshape(1, 4, 28, 28),
-    "a power": lambda x: x.pow(2) + x**3,
-    "in place": lambda x: F.relu_(x).add_(1).mul_(x),
-    "softmax over channels, counted from the end": lambda x: x.softmax(-3),
-    "log-softmax over channels": nn.LogSoftmax(1),
-    "mean over channels": lambda x: x * x.mean(1, keepdim=True),
-    "untagged": nn.Sequential(nn.Hardswish(), nn.PReLU(), nn.LogSigmoid(), nn.RReLU(), nn.GELU(), nn.Hardsigmoid()),
-    "another type": lambda x: x.double().float().contiguous(memory_format=torch.channels_last),
-    "channels added": lambda x: torch.cat([x, torch.zeros_like(x)], 1) + x.new_zeros(1),
-    "frozen statistics": FrozenBatchNorm2d(4),
-}
-
-
-@pytest.mark.parametrize("case", HARMLESS)
-def test_what_moves_no_place_changes_no_field(case):
-    assert receptive_field(Calls(HARMLESS[case]))["receptive_field"].tolist() == [3]
+@pytest.mark.parametrize("case", SEEN)
+def test_what_is_seen(case):
+    call, field = SEEN[case]
+    assert last(Calls(call)) == field and measured_receptive_field(Calls(call)) == (min(field, 28),) * 2
 
 
 REFUSED = {
@@ -245,80 +208,41 @@ REFUSED = {
     "transposed convolution": nn.ConvTranspose2d(4, 4, 2, stride=2),
     "softmax over places": lambda x: x.softmax(-1),
     "linear over columns": nn.Linear(28, 28),
-    "linear over columns, to fewer": nn.Linear(28, 10),
     "cut-out": lambda x: x[:, :, :14],
     "transpose": lambda x: x.transpose(2, 3),
-    "side by side": lambda x: torch.cat([x, x], 3),
-    "images side by side": lambda x: torch.cat([x, x], 0),
-    "features of images side by side": lambda x: torch.cat([x.mean((2, 3)), x.mean((2, 3))], 0),
+    "mean over columns": lambda x: x.mean(3, keepdim=True),
     "maps that become images": lambda x: x.view(-1, 1, 28, 28),
+    "mean of the answers for each place": lambda x: x.view(-1, 4).mean(0, keepdim=True),
     "wrapped around": lambda x: F.pad(x, (1, 1, 1, 1), mode="circular"),
-    "pixel shuffle": nn.PixelShuffle(2),
-    "written into another": lambda x: torch.zeros(1, 4, 28, 28).copy_(x.flip(1)) + 0,
-    "changed through a flat view": lambda x: (x.flatten(1).relu_(), x)[1],
-    "rows as channels of Conv1d": lambda x: nn.Conv1d(28, 3, 3)(x[:, 0]),
-    "one mean for every column": lambda x: x.mean((1, 2)),
+    "changed in a part": lambda x: (x[:, :2].add_(1), x)[1],
+    "written into a part": lambda x: (zeros := torch.zeros(1, 4, 28, 28), zeros[:, :2].copy_(x[:, :2]))[0] + x,
     "a number of Python's": lambda x: x / x.max().item(),
     "statistics of the batch": nn.BatchNorm2d(4, track_running_stats=False),
     "group norm": nn.GroupNorm(2, 4),
-    "layer norm": nn.LayerNorm([4, 28, 28]),
-    "instance norm": nn.InstanceNorm2d(4),
 }
 
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_has_no_formula_is_refused_by_name(case):
-    call = REFUSED[case]
-    model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), call) if isinstance(call, nn.Module) else Calls(call)
-    name = "'1" if isinstance(call, nn.Module) else "'"
-    with pytest.raises(ValueError, match=f"layer {name}.*measured_receptive_field"):
-        receptive_field(model)
-
-
-def test_different_jumps_and_other_shapes_are_refused():
-    layers = nn.Conv2d(4, 1, 2, stride=2), nn.Conv2d(4, 1, 15)
-    with pytest.raises(ValueError, match="layer 'add'.*measured_receptive_field"):
-        receptive_field(Calls(lambda x, down, valid: down(x) + valid(x), *layers))
-    with pytest.raises(ValueError, match="input_size must be"):
-        receptive_field(nn.Conv1d(28, 3, 3), (28, 28))
-
-
-def test_a_network_without_geometry_has_one_row():
-    table = receptive_field(nn.Sequential(nn.Conv2d(1, 4, 1), nn.ReLU()))
-    assert table.values.tolist() == [["image", 1, 1, 0, 28, 1, 0, 1]]
-
-
-def test_sums_in_place():
-    def whole(x, one, seven):
-        out = one(x)
-        out += seven(x)
-        return out
-
-    def half(x, one, seven):
-        part = x[:, :2]
-        part += seven(x)  # and so x changes
-        return x + 0
-
-    layers = nn.Conv2d(4, 2, 1), nn.Conv2d(4, 2, 7, padding=3)
-    assert last(Calls(whole, *layers)) == last(Calls(half, *layers)) == 9
-    assert measured_receptive_field(Calls(whole, *layers)) == (9, 9)
-    assert measured_receptive_field(Calls(whole, *layers), layer="layers.0") == (3, 3)  # before it is changed
+    name = "call" if isinstance(REFUSED[case], nn.Module) else ".+"
+    with pytest.raises(ValueError, match=f"layer '{name}'.*measured_receptive_field"):
+        receptive_field(Calls(REFUSED[case]))
 
 
 class FourConvolutions(nn.Module):
-    def __init__(self, before, *norm):
+    def __init__(self, before):
         super().__init__()
-        stack = [[nn.Conv2d(4 if i else 1, 4, 3, padding=1), *norm, nn.ReLU()] for i in range(4)]
+        stack = [[nn.Conv2d(4 if i else 1, 4, 3, padding=1), nn.ReLU()] for i in range(4)]
         self.before, self.stack = before, nn.Sequential(*sum(stack, []))
 
     def forward(self, x):
         return self.stack(self.before(x))
 
 
-@pytest.mark.parametrize(
-    "before", [lambda x: x - 1, lambda x: -x, lambda x: 1 - x, lambda x: x.sub_(3), F.relu6, torch.Tensor.float]
-)
-def test_a_field_is_measured_after_what_would_make_a_relu_silent_or_fail(before):
+@pytest.mark.parametrize("before", [lambda x: x - 1, lambda x: -x, F.relu6, nn.BatchNorm2d(1), FrozenBatchNorm2d(1)])
+def test_a_field_is_measured_after_what_would_make_a_relu_silent(before):
+    if isinstance(before, nn.Module):
+        before.running_mean.fill_(1e6)
     assert measured_receptive_field(FourConvolutions(before)) == (9, 9)
 
 
@@ -335,12 +259,6 @@ def test_weights_that_are_computed_are_copied(change):
     assert torch.equal(copy_of(model)(images), model.eval()(images))
 
 
-@pytest.mark.parametrize("norm", [FrozenBatchNorm2d(4), nn.BatchNorm2d(4)])
-def test_a_field_is_measured_whatever_the_statistics(norm):
-    norm.running_mean.fill_(1e6)
-    assert measured_receptive_field(FourConvolutions(lambda x: x, norm)) == (9, 9)
-
-
 def test_what_can_t_be_measured_is_named():
     with pytest.raises(ValueError, match="'bn6' is never called"):
         measured_receptive_field(Net(), layer="bn6")
@@ -349,37 +267,14 @@ def test_what_can_t_be_measured_is_named():
             measured_receptive_field(nn.Sequential(OrderedDict(call=Calls(call))), layer="call")
     with pytest.raises(ValueError, match="one row"):
         measured_receptive_field(Net(), (1, 96, 96))
-    with pytest.raises(AttributeError, match="conv9"):
-        measured_receptive_field(Net(), layer="conv9")
-
-
-def test_masks_are_left_alone():
-    class Masked(nn.Conv2d):  # sees only the rows up to its own
-        def __init__(self):
-            super().__init__(1, 1, 7, padding=3)
-            self.register_buffer("mask", (torch.arange(7) < 4).float()[:, None].expand(7, 7).clone())
-
-        def forward(self, x):
-            return F.conv2d(x, self.weight * self.mask, padding=3)
-
-    assert measured_receptive_field(nn.Sequential(Masked())) == (4, 7) and last(Masked()) == 7
+    with pytest.raises(ValueError, match="input_size must be"):
+        receptive_field(nn.Conv1d(28, 3, 3), (28, 28))
 
 
 def test_multiplications_are_counted_as_by_hand():
     brief = [784 * 4 * 9, 169 * 16 * 4 * 9, 169 * 16 * 16 * 9, 36 * 32 * 16 * 9, 9 * 32 * 32 * 9, 10 * 32 * 9]
-    types = torch.float, torch.half, torch.bfloat16, torch.double
-    assert {count_multiplications(Net().to(dtype)) for dtype in types} == {sum(brief)}
-    assert count_multiplications(nn.Linear(28, 16)) == 28 * 28 * 16 == 12_544
+    for dtype in (torch.float, torch.half, torch.bfloat16, torch.double):
+        assert count_multiplications(Net().to(dtype)) == sum(brief)
+    assert count_multiplications(nn.Sequential(nn.Flatten(), nn.Linear(784, 10))) == 7840
     assert count_multiplications(nn.Conv2d(4, 4, 3, groups=4), (4, 5, 5)) == 9 * 4 * 9
     assert count_multiplications(nn.ConvTranspose2d(4, 2, 2, stride=2), (4, 5, 5)) == 25 * 4 * 2 * 4
-    assert count_multiplications(nn.Sequential(nn.Flatten(1, 2), nn.Conv1d(28, 3, 3))) == 26 * 28 * 3 * 3
-
-
-def test_no_multiplication_is_left_out_silently():
-    rows, attention = nn.Flatten(1, 2), nn.TransformerEncoderLayer(28, 4, 32, batch_first=True)  # 28 tokens of 28
-    assert count_multiplications(nn.Sequential(rows, attention)) == (4 + 2) * 28**3 + 2 * 28 * 28 * 32
-    assert torch.backends.mha.get_fastpath_enabled()
-    assert count_multiplications(Calls(lambda x: F.scaled_dot_product_attention(x, x, x))) == 784 * 36 + 8 * 28**3
-    assert count_multiplications(Calls(lambda x: x @ torch.ones(28))) == 784 * 36 + 784 * 4
-    with pytest.raises(ValueError, match="nn.LSTM.*can't be counted"):
-        count_multiplications(nn.Sequential(rows, nn.LSTM(28, 16, batch_first=True)))
