@@ -9,11 +9,10 @@ one test with five looks at the end.
 """
 
 import argparse
-import os
-import platform
 import random
-import re
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -24,22 +23,17 @@ from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 from tqdm import tqdm
 
-from helpers import MEAN, STD, TensorLoader, five_looks, load_mnist, train
-from lesson.recipes import AS_SUBMITTED, ELASTIC, FAST, FINAL, build, moving_average, prepare, small
+from helpers import MEAN, STD, five_looks, load_mnist, train
+from lesson.recipes import AS_SUBMITTED, ELASTIC, FAST, FINAL, prepare, small
 
 ROOT = Path(__file__).resolve().parent.parent
 CSV = ROOT / "benchmarks" / "speed.csv"
 
 
-def official_loader(device: str) -> DataLoader:
-    """Batches as PyTorch's example makes them (pytorch/examples, mnist/main.py): each picture is converted anew.
-
-    On a GPU one worker prepares them, as there. Here they are shuffled on a CPU, too.
-    """
+def official_loader() -> DataLoader:
+    """Batches as PyTorch's example makes them (pytorch/examples, mnist/main.py), and shuffled: each picture anew."""
     steps = transforms.Compose([transforms.ToTensor(), transforms.Normalize((MEAN,), (STD,))])
-    train_set = datasets.MNIST(ROOT / "data", train=True, download=True, transform=steps)
-    more = {} if device == "cpu" else {"num_workers": 1, "persistent_workers": True, "pin_memory": True}
-    return DataLoader(train_set, 64, shuffle=True, **more)
+    return DataLoader(datasets.MNIST(ROOT / "data", download=True, transform=steps), 64, shuffle=True)
 
 
 def official_epoch(model, device, loader, optimizer) -> None:
@@ -55,45 +49,35 @@ def official_epoch(model, device, loader, optimizer) -> None:
             loss.item()
 
 
-def train_fast(train_set, test_set, device) -> float:
-    """All of fast: every epoch of its training, and one test at the end. Return the accuracy in %."""
+def train_fast(train_set, test_set, device) -> None:
+    """All of fast: every epoch of its training, and five looks at all test images at the end."""
     run = prepare(FAST, train_set, device)
     for _ in range(FAST.epochs):
         train(run["model"], device, run["train_loader"], run["optimizer"], run["scheduler"])
-    images, labels = test_set.tensors
-    return 100 * (five_looks(run["model"], images).argmax(1) == labels).float().mean().item()
+    five_looks(run["model"], test_set.tensors[0])
 
 
-def ways(device: str) -> dict:
+def ways(device: str) -> dict[str, Callable]:
     """What is compared, by name: functions without arguments."""
     train_set, test_set = load_mnist(ROOT / "data", device)
 
-    def epoch(loop, loader, recipe=AS_SUBMITTED):
-        model = build(recipe, device)
-        average = {"average": moving_average(model, recipe.average)} if recipe.average else {}
-        return partial(loop, model, device, loader, recipe.optimizer(model.parameters()), **average)
+    def ours(recipe) -> Callable:  # without its schedule, which ends after a run
+        run = prepare(recipe, train_set, device)
+        return partial(train, run["model"], device, run["train_loader"], run["optimizer"], average=run["average"])
 
-    def ours(recipe=AS_SUBMITTED, augment=None):
-        return epoch(train, TensorLoader(train_set, recipe.batch_size, shuffle=True, augment=augment), recipe)
+    def official(loader) -> Callable:
+        run = prepare(AS_SUBMITTED, train_set, device)
+        return partial(official_epoch, run["model"], device, loader, run["optimizer"])
 
     return {
-        "floor": epoch(official_epoch, [train_set[:64]] * 938),  # one batch again and again: nothing to prepare
-        "ours": ours(),
-        "ours with elastic distortion": ours(augment=ELASTIC.augment),
-        "final's epoch": ours(FINAL, FINAL.augment),
-        "small's epoch, width 16": ours(small(16), FINAL.augment),
-        "official epoch": epoch(official_epoch, official_loader(device)),
+        "floor": official([train_set[:64]] * 938),  # one batch again and again: nothing to prepare
+        "ours": ours(AS_SUBMITTED),
+        "ours with elastic distortion": ours(replace(AS_SUBMITTED, augment=ELASTIC.augment)),
+        "final's epoch": ours(FINAL),
+        "small's epoch, width 16": ours(small(16)),
+        "official epoch": official(official_loader()),
         "fast": partial(train_fast, train_set, test_set, device),
     }
-
-
-def machine(device: str) -> str:
-    """The name of the GPU, or of the processor where the system tells it."""
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    name = re.search(r"model name\s*: (.*)", info)
-    return f"{name[1] if name else platform.processor()}, {os.cpu_count()} cores"
 
 
 def measure(device: str, repetitions: int) -> pd.DataFrame:
@@ -109,8 +93,7 @@ def measure(device: str, repetitions: int) -> pd.DataFrame:
             seconds[-1][name] = time.perf_counter() - start
     times = pd.DataFrame(seconds[1:])[list(todo)]  # without the first round, which warms up
     rows = pd.DataFrame({"seconds": times.median(), "fastest": times.min(), "slowest": times.max()})
-    rows = rows.assign(repetitions=repetitions, threads=torch.get_num_threads(), machine=machine(device))
-    rows = rows.assign(device=device, torch=torch.__version__, python=platform.python_version())
+    rows = rows.assign(repetitions=repetitions, threads=torch.get_num_threads(), torch=torch.__version__)
     return rows.reset_index(names="way")
 
 
@@ -132,7 +115,7 @@ def main() -> None:
     rows = measure(options.device, options.repetitions)
     path = CSV if options.device == "cpu" else CSV.with_stem("speed_cuda")
     rows.to_csv(path, index=False, float_format="%.4g", lineterminator="\n")
-    print(f"{rows['machine'][0]}\n{table(rows)}")
+    print(table(rows))
 
 
 if __name__ == "__main__":

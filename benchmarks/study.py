@@ -5,10 +5,9 @@
     python -m benchmarks.study --out trial.csv              records elsewhere than in the committed rows
     python -m benchmarks.study --table                      the table of today's runs, trains nothing
 
-A run (recipe, its fingerprint, seed, epochs) that the file already holds is skipped, so a study that was stopped
-goes on where it was, and a recipe that has changed is run again. Of each run, accuracy.csv (held_out.csv) has a row
-an epoch, and one with five looks at the end; accuracy_mistakes.csv has what it got wrong
-on the test images.
+A run (recipe, its fingerprint, seed, epochs) that the file holds is skipped: a study that was stopped goes on where it
+was, and a recipe that has changed is run again. A run has a row an epoch, and one with five looks at the end;
+accuracy_mistakes.csv has what it got wrong on the test images.
 """
 
 import argparse
@@ -20,7 +19,6 @@ import math
 import os
 import subprocess
 import textwrap
-from dataclasses import asdict, is_dataclass
 from pathlib import Path
 
 import joblib
@@ -68,11 +66,6 @@ def planned(recipe: Recipe) -> list[tuple[float, float]]:
     return [points[round(part * (steps - 1) / 10)] for part in range(11)]
 
 
-def options_of(augment) -> dict | str:
-    """What an augmentation says of itself."""
-    return asdict(augment) if is_dataclass(augment) else repr(augment)
-
-
 def fingerprint(recipe: Recipe) -> str:
     """A short hash of what a recipe says: its network with the code of its own classes, and how it is trained."""
     network = recipe.network()
@@ -88,7 +81,7 @@ def fingerprint(recipe: Recipe) -> str:
         "step_every": recipe.step_every,
         "batch_size": recipe.batch_size,
         "epochs": recipe.epochs,
-        "augment": recipe.augment and [type(recipe.augment).__name__, options_of(recipe.augment)],
+        "augment": recipe.augment and [type(recipe.augment).__name__, vars(recipe.augment)],
         "plain_epochs": recipe.plain_epochs,
         "average": recipe.average,
     }
@@ -105,9 +98,8 @@ def probe(recipe: Recipe, train_set: TensorDataset) -> float:
     batches = recipe.epochs * math.ceil(len(train_set) / recipe.batch_size)  # for its real plan
     parts = prepare(recipe, images, labels.device, seed=0, batches=batches)
     scheduler = parts["scheduler"] if recipe.step_every == "batch" else None
-    return train(parts["model"], labels.device, parts["train_loader"], parts["optimizer"], scheduler, parts["average"])[
-        0
-    ]
+    loader, optimizer, average = parts["train_loader"], parts["optimizer"], parts["average"]
+    return train(parts["model"], labels.device, loader, optimizer, scheduler, average)[0]
 
 
 def commit() -> str:
@@ -124,8 +116,7 @@ def read_runs(path: Path = ACCURACY) -> pd.DataFrame:
     if not path.exists():
         return pd.DataFrame(columns=[*RUN, "looks", "epoch"])
     rows = pd.read_csv(path, dtype={"fingerprint": str}).dropna().drop_duplicates([*RUN, "looks", "epoch"], keep="last")
-    lengths = rows["epoch"].where(rows["looks"] == 1).groupby([rows[name] for name in RUN]).transform("count")
-    return rows[lengths == rows["epochs"]]
+    return rows.groupby(RUN).filter(lambda run: (run["looks"] == 1).sum() == run["epochs"].iloc[0])
 
 
 def todays(rows: pd.DataFrame, epochs: int | None = None) -> pd.DataFrame:
@@ -162,25 +153,22 @@ def run(name: str, seed: int, epochs: int, held_out=False, device="cpu") -> tupl
     """Train one recipe with one seed on one thread; return rows for the files: its history, and its mistakes."""
     torch.set_num_threads(1)
     train_set, test_set = load_images(held_out, device)
-    recipe = RECIPES[name]
+    recipe, (images, labels) = RECIPES[name], test_set.tensors
     model, history = run_recipe(recipe, train_set, test_set, device, seed, epochs, after_epoch=lambda history: None)
-    images, labels = test_set.tensors
-    looks = five_looks(model, images)
-    accuracy, loss = 100 * (looks.argmax(1) == labels).float().mean().item(), F.nll_loss(looks, labels).item()
+    outputs, mistakes = {1: log_probabilities(model, images), 5: five_looks(model, images)}, []
+    for looks, output in outputs.items():
+        answers = pd.DataFrame({"looks": looks, "label": labels.cpu(), "answer": output.argmax(1).cpu()})
+        mistakes.append(answers[answers["label"] != answers["answer"]].reset_index(names="image"))
+    accuracy, loss = 100 * (1 - len(mistakes[1]) / len(labels)), F.nll_loss(outputs[5], labels).item()
     last = history.tail(1).assign(looks=5, test_accuracy=accuracy, test_loss=loss)
     run_of = {"recipe": name, "fingerprint": fingerprint(recipe), "seed": seed, "epochs": epochs}
-    machine = {"threads": 1, "torch": torch.__version__, "device": str(device)}
-    made_by = {"parameters": count_parameters(model), "probe": probe(recipe, train_set), "commit": commit(), **machine}
+    made_by = {"parameters": count_parameters(model), "probe": probe(recipe, train_set), "commit": commit()}
+    made_by |= {"threads": 1, "torch": torch.__version__, "device": str(device)}
+    measured = ["lr", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "seconds"]
     # The run counts as complete when its last line is there.
     rows = pd.concat([last, history.assign(looks=1)]).assign(**run_of, **made_by)
-    measured = ["lr", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "seconds"]
-    answers = {1: log_probabilities(model, images).argmax(1), 5: looks.argmax(1)}
-    mistakes = []
-    for count, answer in answers.items():
-        wrong = (answer != labels).nonzero().flatten()
-        found = {"image": wrong.cpu(), "label": labels[wrong].cpu(), "answer": answer[wrong].cpu()}
-        mistakes.append(pd.DataFrame({**run_of, "looks": count, **found}))
-    return rows[[*RUN, "looks", "epoch", *measured, *made_by]], pd.concat(mistakes)
+    rows = rows[[*RUN, "looks", "epoch", *measured, *made_by]]
+    return rows, pd.concat(mistakes).assign(**run_of)[[*RUN, "looks", "image", "label", "answer"]]
 
 
 def study(runs: list[tuple], jobs: int, path: Path, held_out=False) -> None:
@@ -194,17 +182,14 @@ def study(runs: list[tuple], jobs: int, path: Path, held_out=False) -> None:
 
 def table(rows: pd.DataFrame) -> str:
     """The Markdown table of complete runs: mean ± standard deviation at the last epoch."""
-    head = "recipe | looks | parameters | epochs | n | accuracy, last epoch | worst | best | loss".split(" | ")
-    lines = [head, ["---"] * len(head)]
-    last = rows[rows["epoch"] == rows["epochs"]]
-    for (name, parameters, epochs, looks), runs in last.groupby(
-        ["recipe", "parameters", "epochs", "looks"], sort=False
-    ):
-        found = runs["test_accuracy"]
-        accuracy = f"{found.mean():.2f} ± {found.std():.2f}%", f"{found.min():.2f}%", f"{found.max():.2f}%"
-        loss = f"{runs['test_loss'].mean():.4f}"
-        lines.append([name, str(looks), f"{parameters:,}", str(epochs), str(len(found)), *accuracy, loss])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    lines = ["| recipe | looks | parameters | epochs | n | accuracy, last epoch | worst | best | loss |"]
+    lines.append("| --- " * 9 + "|")
+    keys, last = ["recipe", "looks", "parameters", "epochs"], rows[rows["epoch"] == rows["epochs"]]
+    for (name, looks, parameters, epochs), runs in last.groupby(keys, sort=False):
+        found, loss = runs["test_accuracy"], runs["test_loss"].mean()
+        accuracy = f"{found.mean():.2f} ± {found.std():.2f}% | {found.min():.2f}% | {found.max():.2f}%"
+        lines.append(f"| {name} | {looks} | {parameters:,} | {epochs} | {len(runs)} | {accuracy} | {loss:.4f} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -215,9 +200,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs side by side, one thread each")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--held-out", action="store_true", help="train on 50,000 training images, test on the others")
-    parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="of runs of one kind; default: accuracy.csv, or held_out.csv"
-    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: accuracy.csv, or held_out.csv")
     parser.add_argument("--table", action="store_true", help="print the table of today's runs, train nothing")
     options = parser.parse_args()
     path = options.out or (HELD_OUT if options.held_out else ACCURACY)
