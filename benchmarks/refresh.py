@@ -1,9 +1,9 @@
 """Bring all that is made from other files up to date, in the order in which one thing is made from another.
 
-It doesn't execute: whether the notebook's outputs are those of today's code only its execution tells. By tags of the
+It executes nothing: whether the notebook's outputs are those of today's code only its execution tells. By tags of the
 notebook's cells: "carried" is the cell with the texts of helpers.py and lesson/, "image:NAME" one whose picture becomes
 images/NAME.png, "page" the one that shows the page. In Markdown, what stands between <!-- made: NAME --> and
-<!-- end --> is made here: table, study, speed, output:TAG, what a cell printed, and code:CLASS, a network's listing.
+<!-- end --> is made here: table, study, speed, output:TAG, what a cell printed, and code:NAME, of lesson/networks.py.
 """
 
 import argparse
@@ -31,44 +31,23 @@ from lesson.results import read_results, summary_table
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "S6_Part2.ipynb"
 CARRIED = ["helpers.py", *(f"lesson/{path.name}" for path in sorted((ROOT / "lesson").glob("[!.]*.*")))]
-CARRYING_CELL = """\
-# @title The files that this notebook imports: laid beside it where they are missing (as in Colab)
-import importlib
-from pathlib import Path
-
-FILES = {}
-# fmt: off
-{texts}
-# fmt: on
-for name, text in FILES.items():
-    path = Path(name)
-    if not path.exists():
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text, encoding="utf-8", newline="\\n")
-    elif path.read_text(encoding="utf-8", errors="replace") != text:
-        print(f"{path} differs from the one that this notebook was made with, and is used as it is")
-importlib.invalidate_caches()"""
 
 
 # ---- From the study: results.json and tables
 
 
-def by_seed(runs: pd.Series) -> dict[int, float]:
-    """Accuracies (%) by seed, rounded to one image in 10,000."""
-    return {int(seed): round(accuracy, 2) for seed, accuracy in runs.sort_index().items()}
-
-
 def numbers_of(runs: pd.DataFrame, recipe) -> dict:
-    """What results.json says of a recipe, from its runs: a row an epoch, and those with five looks."""
-    one, five = (runs[runs["looks"] == looks].set_index("seed") for looks in (1, 5))
+    """What results.json says of a recipe, from its runs; accuracies (%) by seed, and the mean by epoch."""
+    runs = runs.sort_values(["seed", "epoch"]).set_index("seed")
+    one, five = (runs[runs["looks"] == looks] for looks in (1, 5))
     last = one[one["epoch"] == recipe.epochs]
     return {
         "parameters": int(last["parameters"].iloc[0]),
         "epochs": recipe.epochs,
         "multiplications": count_multiplications(recipe.network()),
-        "last": by_seed(last["test_accuracy"]),
-        "five_looks": by_seed(five["test_accuracy"]),
-        "best": by_seed(one["test_accuracy"].groupby("seed").max()),
+        "last": last["test_accuracy"].to_dict(),
+        "five_looks": five["test_accuracy"].to_dict(),
+        "best": one["test_accuracy"].groupby("seed").max().to_dict(),
         "by_epoch": one.groupby("epoch")["test_accuracy"].mean().round(2).tolist(),
         "training": round(last["train_accuracy"].mean(), 2),
     }
@@ -113,21 +92,26 @@ def as_json(value) -> str:
 # ---- From the notebook
 
 
-def stored(cell, kind: str) -> list[str]:
-    """What a cell's outputs hold of a kind, such as text/html."""
-    return [output.data[kind] for output in cell.get("outputs", []) if kind in output.get("data", {})]
+def stored(cell, kind: str) -> str | None:
+    """What a cell's last output of a kind holds, such as text/html."""
+    found = [output.data[kind] for output in cell.get("outputs", []) if kind in output.get("data", {})]
+    return found[-1] if found else None
 
 
-def listings(cells: dict) -> dict[str, str]:
-    """Listings for Markdown, by name: what tagged cells printed, and classes of lesson/networks.py."""
-    found = {}
+def parts_of(cells: dict) -> dict[str, str]:
+    """All made parts of Markdown, by name."""
+    parts = {
+        "table": summary_table(read_results()),
+        "study": study.table(study.todays(study.read_runs())),
+        "speed": speed.table(pd.read_csv(speed.CSV)),
+    }
     for tag, cell in cells.items():
         texts = [output.get("text", output.get("data", {}).get("text/plain", "")) for output in cell.get("outputs", [])]
-        found[f"output:{tag}"] = "```text\n{}\n```".format("".join(texts).strip("\n"))
-    for name, cls in inspect.getmembers(networks, inspect.isclass):
-        if cls.__module__ == networks.__name__:
-            found[f"code:{name}"] = f"```python\n{inspect.getsource(cls)}```"
-    return found
+        parts[f"output:{tag}"] = "```text\n{}\n```".format("".join(texts).strip("\n"))
+    for name, thing in vars(networks).items():
+        if getattr(thing, "__module__", None) == networks.__name__:  # it isn't imported there
+            parts[f"code:{name}"] = f"```python\n{inspect.getsource(thing)}```"
+    return parts
 
 
 def with_parts(text: str, parts: dict) -> str:
@@ -136,12 +120,13 @@ def with_parts(text: str, parts: dict) -> str:
     return block.sub(lambda found: f"{found[1]}{parts[found[2]]}\n{found[3]}", text)
 
 
-def with_still(output: str) -> str:
-    """The page's output with images/page.png under its frame: it shows where scripts don't run, as on GitHub."""
+def page_output(words: str) -> str:
+    """The page as the notebook shows it: over the words and images/page.png, which show where scripts don't run."""
+    document = (ROOT / "docs" / "index.html").read_text(encoding="utf-8")
     picture = base64.b64encode((ROOT / "images" / "page.png").read_bytes()).decode()
     size = "max-width: 100%; max-height: 880px"  # no larger than the frame
     still = f'<br><img style="{size}" alt="The page, with a 4" src="data:image/png;base64,{picture}"></p>'
-    return re.sub("(<br><img [^>]*>)?</p>", still, output, count=1)
+    return page.frame(document, words).replace("</p>", still, 1)
 
 
 # ---- Each made file
@@ -152,26 +137,17 @@ def results_json() -> bytes:
     return as_json(results(rows, pd.read_csv(study.mistakes_of(study.ACCURACY), dtype={"fingerprint": str}))).encode()
 
 
-def read_cells() -> tuple[nbformat.NotebookNode, dict]:
-    """The notebook, and its tagged cells by tag."""
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    return notebook, {tag: cell for cell in notebook.cells for tag in cell.metadata.get("tags", [])}
-
-
-def page_document() -> bytes:
+def page_document(output: str) -> bytes:
     """The page, made again from page.html and the networks that the notebook's output holds."""
-    output = stored(read_cells()[1]["page"], "text/html")[0]
-    document = html.unescape(re.search(r'srcdoc="([^"]*)"', output)[1])
-    return page.render(page.data_of(document)).encode()
+    return page.render(page.data_of(html.unescape(output))).encode()
 
 
-def notebook_file() -> bytes:
-    notebook, cells = read_cells()
+def notebook_file(notebook: nbformat.NotebookNode, cells: dict) -> bytes:
     texts = [f'FILES["{name}"] = {(ROOT / name).read_text(encoding="utf-8")!r}' for name in CARRIED]
-    cells["carried"].source = CARRYING_CELL.replace("{texts}", "\n".join(texts))
-    document = (ROOT / "docs" / "index.html").read_text(encoding="utf-8")
+    between = re.compile(r"(?<=\n# fmt: off\n).*(?=\n# fmt: on\n)", re.DOTALL)
+    cells["carried"].source = between.sub(lambda _: "\n".join(texts), cells["carried"].source)
     for output in cells["page"].outputs:
-        output.data["text/html"] = with_still(page.frame(document, output.data["text/plain"]))
+        output.data["text/html"] = page_output(output.data["text/plain"])
     parts = parts_of(cells)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
@@ -179,37 +155,22 @@ def notebook_file() -> bytes:
     return (nbformat.writes(notebook) + "\n").encode()
 
 
-def parts_of(cells: dict) -> dict[str, str]:
-    """All made parts of Markdown, by name."""
-    tables = {
-        "table": summary_table(read_results()),
-        "study": study.table(study.todays(study.read_runs())),
-        "speed": speed.table(pd.read_csv(speed.CSV)),
-    }
-    return tables | listings(cells)
-
-
-def picture(tag: str) -> bytes:
-    return base64.b64decode(stored(read_cells()[1][tag], "image/png")[-1])
-
-
-def text_file(name: str) -> bytes:
-    return with_parts((ROOT / name).read_text(encoding="utf-8"), parts_of(read_cells()[1])).encode()
+def text_file(name: str, cells: dict) -> bytes:
+    return with_parts((ROOT / name).read_text(encoding="utf-8"), parts_of(cells)).encode()
 
 
 def made_files() -> list[tuple[str, Callable[[], bytes]]]:
     """Every made file and the function that makes it, in the order in which they need each other."""
-    cells = read_cells()[1]
-    tags = [tag for tag, cell in cells.items() if tag.startswith("image:") and stored(cell, "image/png")]
-    is_executed = bool(stored(cells["page"], "text/html"))
-    return [
-        ("lesson/results.json", results_json),
-        *([("docs/index.html", page_document)] if is_executed else []),
-        (NOTEBOOK.name, notebook_file),
-        *[(f"images/{tag.removeprefix('image:')}.png", partial(picture, tag)) for tag in tags],
-        ("README.md", partial(text_file, "README.md")),
-        ("benchmarks/README.md", partial(text_file, "benchmarks/README.md")),
-    ]
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    cells = {tag: cell for cell in notebook.cells for tag in cell.metadata.get("tags", [])}
+    files = [("lesson/results.json", results_json)]
+    if shown := stored(cells["page"], "text/html"):  # else it waits for an execution
+        files.append(("docs/index.html", partial(page_document, shown)))
+    files.append((NOTEBOOK.name, partial(notebook_file, notebook, cells)))
+    for tag, cell in cells.items():
+        if tag.startswith("image:") and (picture := stored(cell, "image/png")):
+            files.append((f"images/{tag.removeprefix('image:')}.png", partial(base64.b64decode, picture)))
+    return files + [(name, partial(text_file, name, cells)) for name in ("README.md", "benchmarks/README.md")]
 
 
 def photograph(document: str) -> None:
@@ -238,12 +199,10 @@ def main() -> None:
         if before.replace(b"\r\n", b"\n") == content.replace(b"\r\n", b"\n"):  # git may have changed line ends
             continue
         stale.append(name)
-        if options.check:
-            continue
-        if name == "docs/index.html":  # first: where there is no browser, the page stays stale
-            photograph(content.decode())
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(content)
+        if name == "docs/index.html" and not options.check:
+            photograph(content.decode())  # first: where there is no browser, the page stays stale
+        if not options.check:
+            path.write_bytes(content)
     print("\n".join(stale) or "everything is as it should be")
     sys.exit(1 if options.check and stale else 0)
 

@@ -35,6 +35,8 @@ from lesson.recipes import RECIPES, Recipe, prepare, run_recipe
 ROOT = Path(__file__).resolve().parent.parent
 ACCURACY, HELD_OUT = ROOT / "benchmarks" / "accuracy.csv", ROOT / "benchmarks" / "held_out.csv"
 RUN = ["recipe", "fingerprint", "seed", "epochs"]  # what names a run
+MEASURED = ["lr", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "seconds"]
+COLUMNS = [*RUN, "looks", "epoch", *MEASURED, "parameters", "probe", "commit", "threads", "torch", "device"]
 
 
 # ---- What a run was made by
@@ -54,15 +56,13 @@ def planned(recipe: Recipe) -> list[tuple[float, float]]:
     optimizer = recipe.optimizer(recipe.network().parameters())
     steps = recipe.epochs if recipe.step_every == "epoch" else 1000
     scheduler, points = recipe.scheduler(optimizer, steps), []
+    loss = [1.0] if isinstance(scheduler, ReduceLROnPlateau) else []  # only a plateau is told one
     for _ in range(steps):
         group = optimizer.param_groups[0]
         momentum = group.get("momentum", group.get("betas", [0])[0])
         points.append((float(f"{group['lr']:.6g}"), float(f"{momentum:.6g}")))
         optimizer.step()
-        if isinstance(scheduler, ReduceLROnPlateau):
-            scheduler.step(1.0)
-        else:
-            scheduler.step()
+        scheduler.step(*loss)
     return [points[round(part * (steps - 1) / 10)] for part in range(11)]
 
 
@@ -114,7 +114,7 @@ def commit() -> str:
 def read_runs(path: Path = ACCURACY) -> pd.DataFrame:
     """The complete runs of a file, a row an epoch; a run that was cut off while it was written is left out."""
     if not path.exists():
-        return pd.DataFrame(columns=[*RUN, "looks", "epoch"])
+        return pd.DataFrame(columns=COLUMNS)
     rows = pd.read_csv(path, dtype={"fingerprint": str}).dropna().drop_duplicates([*RUN, "looks", "epoch"], keep="last")
     return rows.groupby(RUN).filter(lambda run: (run["looks"] == 1).sum() == run["epochs"].iloc[0])
 
@@ -163,11 +163,9 @@ def run(name: str, seed: int, epochs: int, held_out=False, device="cpu") -> tupl
     last = history.tail(1).assign(looks=5, test_accuracy=accuracy, test_loss=loss)
     run_of = {"recipe": name, "fingerprint": fingerprint(recipe), "seed": seed, "epochs": epochs}
     made_by = {"parameters": count_parameters(model), "probe": probe(recipe, train_set), "commit": commit()}
-    made_by |= {"threads": 1, "torch": torch.__version__, "device": str(device)}
-    measured = ["lr", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "seconds"]
+    machine = {"threads": 1, "torch": torch.__version__, "device": str(device)}
     # The run counts as complete when its last line is there.
-    rows = pd.concat([last, history.assign(looks=1)]).assign(**run_of, **made_by)
-    rows = rows[[*RUN, "looks", "epoch", *measured, *made_by]]
+    rows = pd.concat([last, history.assign(looks=1)]).assign(**run_of, **made_by, **machine)[COLUMNS]
     return rows, pd.concat(mistakes).assign(**run_of)[[*RUN, "looks", "image", "label", "answer"]]
 
 
@@ -213,8 +211,7 @@ def main() -> None:
                 if (name, fingerprint(RECIPES[name]), seed, epochs) not in done:
                     runs.append((name, seed, epochs, options.held_out, options.device))
         study(runs, options.jobs, path, options.held_out)
-    rows = todays(read_runs(path), options.epochs)
-    print("no runs of today's recipes" if rows.empty else table(rows))
+    print(table(todays(read_runs(path), options.epochs)))
 
 
 if __name__ == "__main__":
