@@ -3,7 +3,7 @@
 It executes nothing: whether the notebook's outputs are those of today's code only its execution tells. By tags of the
 notebook's cells: "carried" is the cell with the texts of helpers.py and lesson/, "image:NAME" one whose picture becomes
 images/NAME.png, "page" the one that shows the page. In Markdown, what stands between <!-- made: NAME --> and
-<!-- end --> is made here: table, study, speed, output:TAG, what a cell printed, and code:NAME, of lesson/networks.py.
+<!-- end --> is made here: table, study, speed, code:Net, and output:TAG, what a cell printed.
 """
 
 import argparse
@@ -23,8 +23,9 @@ import pandas as pd
 from PIL import Image
 
 from benchmarks import speed, study
-from lesson import networks, page
+from lesson import page
 from lesson.fields import count_multiplications
+from lesson.networks import Net
 from lesson.recipes import RECIPES
 from lesson.results import read_results, summary_table
 
@@ -55,10 +56,9 @@ def numbers_of(runs: pd.DataFrame, recipe) -> dict:
 
 def worst_loss(runs: pd.DataFrame) -> dict:
     """The run with the largest test loss of all epochs: its seed, its losses and accuracies by epoch."""
-    one = runs[runs["looks"] == 1]
+    one = runs[runs["looks"] == 1].sort_values("epoch")
     seed = int(one.loc[one["test_loss"].idxmax(), "seed"])
-    run = one[one["seed"] == seed].sort_values("epoch")
-    return {"seed": seed, **{column: run[column].round(3).tolist() for column in ("test_loss", "test_accuracy")}}
+    return {"seed": seed, **one.loc[one["seed"] == seed, ["test_loss", "test_accuracy"]].round(3).to_dict("list")}
 
 
 def hardest_images(mistakes: pd.DataFrame, count: int = 20) -> list[list[int]]:
@@ -104,13 +104,11 @@ def parts_of(cells: dict) -> dict[str, str]:
         "table": summary_table(read_results()),
         "study": study.table(study.todays(study.read_runs())),
         "speed": speed.table(pd.read_csv(speed.CSV)),
+        "code:Net": f"```python\n{inspect.getsource(Net)}```",
     }
     for tag, cell in cells.items():
         texts = [output.get("text", output.get("data", {}).get("text/plain", "")) for output in cell.get("outputs", [])]
         parts[f"output:{tag}"] = "```text\n{}\n```".format("".join(texts).strip("\n"))
-    for name, thing in vars(networks).items():
-        if getattr(thing, "__module__", None) == networks.__name__:  # it isn't imported there
-            parts[f"code:{name}"] = f"```python\n{inspect.getsource(thing)}```"
     return parts
 
 

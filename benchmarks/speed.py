@@ -4,8 +4,7 @@
     python -m benchmarks.speed --device cuda    the same on a GPU, to benchmarks/speed_cuda.csv
 
 All ways take their turns in one process, round by round, each round in another order; medians are compared.
-A way is one epoch of the brief's network, unless its name says otherwise; fast is its whole training, and
-one test with five looks at the end.
+A way is one epoch of the brief's network, unless its name says otherwise.
 """
 
 import argparse
@@ -62,8 +61,8 @@ def ways(device: str) -> dict[str, Callable]:
     train_set, test_set = load_mnist(ROOT / "data", device)
 
     def ours(recipe) -> Callable:  # without its schedule, which ends after a run
-        run = prepare(recipe, train_set, device)
-        return partial(train, run["model"], device, run["train_loader"], run["optimizer"], average=run["average"])
+        run = prepare(recipe, train_set, device) | {"scheduler": None}
+        return partial(train, device=device, loader=run.pop("train_loader"), **run)
 
     def official(loader) -> Callable:
         run = prepare(AS_SUBMITTED, train_set, device)
@@ -93,8 +92,8 @@ def measure(device: str, repetitions: int) -> pd.DataFrame:
             seconds[-1][name] = time.perf_counter() - start
     times = pd.DataFrame(seconds[1:])[list(todo)]  # without the first round, which warms up
     rows = pd.DataFrame({"seconds": times.median(), "fastest": times.min(), "slowest": times.max()})
-    rows = rows.assign(repetitions=repetitions, threads=torch.get_num_threads(), torch=torch.__version__)
-    return rows.reset_index(names="way")
+    made_by = {"repetitions": repetitions, "threads": torch.get_num_threads(), "torch": torch.__version__}
+    return rows.assign(**made_by).reset_index(names="way")
 
 
 def table(rows: pd.DataFrame) -> str:

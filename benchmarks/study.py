@@ -72,18 +72,13 @@ def fingerprint(recipe: Recipe) -> str:
     classes = {cls for module in network.modules() for cls in type(module).__mro__}
     own = sorted(code_of(cls) for cls in classes if not cls.__module__.startswith(("torch.", "builtins")))
     optimizer = recipe.optimizer(network.parameters())
-    options = {name: value for name, value in optimizer.defaults.items() if value}
-    said = {
+    said = {name: getattr(recipe, name) for name in ("step_every", "batch_size", "epochs", "plain_epochs", "average")}
+    said |= {
         "network": [repr(network).replace(", bias=True", ""), *own],  # which only some versions of PyTorch say
         "parameters": count_parameters(network),
-        "optimizer": [type(optimizer).__name__, options],
+        "optimizer": [type(optimizer).__name__, {name: value for name, value in optimizer.defaults.items() if value}],
         "plan": planned(recipe),
-        "step_every": recipe.step_every,
-        "batch_size": recipe.batch_size,
-        "epochs": recipe.epochs,
         "augment": recipe.augment and [type(recipe.augment).__name__, vars(recipe.augment)],
-        "plain_epochs": recipe.plain_epochs,
-        "average": recipe.average,
     }
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:8]
 
@@ -97,9 +92,9 @@ def probe(recipe: Recipe, train_set: TensorDataset) -> float:
     images = TensorDataset(*train_set[labels.argsort(stable=True)])
     batches = recipe.epochs * math.ceil(len(train_set) / recipe.batch_size)  # for its real plan
     parts = prepare(recipe, images, labels.device, seed=0, batches=batches)
-    scheduler = parts["scheduler"] if recipe.step_every == "batch" else None
-    loader, optimizer, average = parts["train_loader"], parts["optimizer"], parts["average"]
-    return train(parts["model"], labels.device, loader, optimizer, scheduler, average)[0]
+    if recipe.step_every == "epoch":
+        parts["scheduler"] = None
+    return train(device=labels.device, loader=parts.pop("train_loader"), **parts)[0]
 
 
 def commit() -> str:
@@ -121,11 +116,8 @@ def read_runs(path: Path = ACCURACY) -> pd.DataFrame:
 
 def todays(rows: pd.DataFrame, epochs: int | None = None) -> pd.DataFrame:
     """The rows made by the recipes as they are now, in the recipes' order; of runs of their own length, or of epochs."""
-    found = []
-    for name, recipe in RECIPES.items():
-        is_its = (rows["recipe"] == name) & (rows["epochs"] == (epochs or recipe.epochs))
-        found.append(rows[is_its & (rows["fingerprint"] == fingerprint(recipe))])
-    return pd.concat(found)
+    now = [(name, fingerprint(recipe), epochs or recipe.epochs) for name, recipe in RECIPES.items()]
+    return pd.DataFrame(now, columns=["recipe", "fingerprint", "epochs"]).merge(rows)[rows.columns]
 
 
 def append(rows: pd.DataFrame, path: Path) -> None:
