@@ -4,8 +4,6 @@ import base64
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
@@ -53,24 +51,53 @@ def run_notebook(notebook, folder: Path, **environment) -> None:
     client.execute(env={**os.environ, **environment})
 
 
-def toy(*cells) -> nbformat.NotebookNode:
-    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-
-
 # ---- What is made from what
 
 
-def test_all_that_is_made_from_other_files_is_up_to_date():
-    command = [sys.executable, "-m", "benchmarks.refresh", "--check"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, f"{done.stdout}{done.stderr}\nrun: python -m benchmarks.refresh"
+CHANGES = {  # of a made file, and of what page.html makes
+    "lesson/results.json": ("99.28", "99.38"),
+    "docs/index.html": ("<title>", "<title>Another: "),
+    "S6_Part2.ipynb": ('FILES[\\"helpers.py', 'FILES[\\"other.py'),
+    "README.md": ("99.63 ± 0.03%", "99.93 ± 0.03%"),
+    "benchmarks/README.md": ("| as submitted | 5 |", "| as submitted | 6 |"),
+}
 
 
-def test_made_parts_of_a_text_are_replaced():
-    text = "a\n<!-- made: one -->\nold\n<!-- end -->\nb\n<!-- made: two -->\n<!-- end -->\n"
-    new = refresh.with_parts(text, {"one": "1", "two": "2\n2"})
-    assert new == "a\n<!-- made: one -->\n1\n<!-- end -->\nb\n<!-- made: two -->\n2\n2\n<!-- end -->\n"
-    assert refresh.with_parts(new, {"one": "1", "two": "2\n2"}) == new
+def stale_files(monkeypatch, capsys, *options) -> list[str]:
+    """What refresh names, with these options."""
+    monkeypatch.setattr("sys.argv", ["refresh", *options])
+    with pytest.raises(SystemExit) as ended:
+        refresh.main()
+    named = capsys.readouterr().out.split("\n")[:-1]
+    named = [] if named == ["everything is as it should be"] else named
+    assert ended.value.code == (1 if named and options else 0)
+    return named
+
+
+def test_stale_files_are_named_and_made_again(tmp_path, monkeypatch, capsys):
+    """The page's still apart, which a browser makes."""
+    assert not stale_files(monkeypatch, capsys, "--check"), "run: python -m benchmarks.refresh"
+    made = {name: (ROOT / name).read_bytes() for name, _ in refresh.made_files()}
+    for name in {*made, *refresh.CARRIED, "images/page.png"}:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    monkeypatch.setattr(refresh, "ROOT", tmp_path)
+    monkeypatch.setattr(refresh, "NOTEBOOK", tmp_path / refresh.NOTEBOOK.name)
+    monkeypatch.setattr(refresh, "photograph", lambda document: None)
+    for name, (before, after) in CHANGES.items():
+        text = (tmp_path / name).read_text(encoding="utf-8")
+        assert before in text
+        (tmp_path / name).write_text(text.replace(before, after), encoding="utf-8")
+    assert set(stale_files(monkeypatch, capsys, "--check")) == set(CHANGES)
+    assert set(stale_files(monkeypatch, capsys)) == set(CHANGES)
+    assert {name: (tmp_path / name).read_bytes() for name in made} == made
+    # A change of page.html reaches both places without a training.
+    template = page.TEMPLATE.read_text(encoding="utf-8").replace(*CHANGES["docs/index.html"])
+    (tmp_path / "page.html").write_text(template, encoding="utf-8")
+    monkeypatch.setattr(page, "TEMPLATE", tmp_path / "page.html")
+    assert stale_files(monkeypatch, capsys) == ["docs/index.html", "S6_Part2.ipynb"]
+    changed = (tmp_path / "docs" / "index.html").read_text(encoding="utf-8")
+    assert "<title>Another: " in changed and page.data_of(changed) == page.data_of(made["docs/index.html"].decode())
 
 
 def test_the_network_built_cell_by_cell_is_the_brief_s(notebook, capsys):
@@ -85,23 +112,13 @@ def test_the_network_built_cell_by_cell_is_the_brief_s(notebook, capsys):
     assert shapes == [weights.shape for name, weights in named.named_parameters() if not name.startswith("bn6")]
 
 
-def test_the_page_is_made_again_from_what_its_output_holds(tmp_path, monkeypatch):
-    """A change of page.html reaches docs/index.html and the notebook without a training."""
-    changed = tmp_path / "page.html"
-    template = (ROOT / "lesson" / "page.html").read_text(encoding="utf-8")
-    changed.write_text(template.replace("<title>", "<title>Another: "), encoding="utf-8")
-    before = refresh.page_document().decode()
-    monkeypatch.setattr(page, "TEMPLATE", changed)
-    after = refresh.page_document().decode()
-    assert "<title>Another: " in after and page.data_of(after) == page.data_of(before)
-
-
 # ---- The files that travel in the notebook
 
 
 def carry(notebook) -> None:
     """Run the cell that lays the carried files into the current folder."""
     (cell,) = tagged(notebook, "carried")
+    assert cell.metadata["cellView"] == "form" and cell.metadata["jupyter"]["source_hidden"]  # it is folded
     exec(cell.source, {})
 
 
@@ -109,28 +126,20 @@ def test_carried_files_are_the_files(notebook, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     carry(notebook)
     laid = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")}
-    there = {f"lesson/{path.name}" for path in (ROOT / "lesson").glob("*.*")}
-    assert laid == {"helpers.py", *there}
+    assert laid == {"helpers.py", *(f"lesson/{path.name}" for path in (ROOT / "lesson").glob("*.*"))}
     for name in laid:
         assert Path(name).read_bytes() == (ROOT / name).read_bytes().replace(b"\r\n", b"\n"), name
     carry(notebook)
     assert not capsys.readouterr().out  # they are what they must be
-    (cell,) = tagged(notebook, "carried")
-    assert cell.metadata["cellView"] == "form" and cell.metadata["jupyter"]["source_hidden"] and not cell.outputs
-    assert len(cell.source.splitlines()) < 30  # each file is one line
 
 
 def test_a_file_that_is_there_is_used_and_named(notebook, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    today = (ROOT / "helpers.py").read_text(encoding="utf-8")
-    stale, edited, foreign = today[:-100], today.replace("1000", "500"), "# caf\xe9, of somebody else\n"
-    for text in (stale, edited, foreign):
-        Path("helpers.py").write_text(text, encoding="latin-1" if text is foreign else "utf-8", newline="\n")
-        before = Path("helpers.py").read_bytes()
+    for content in (b"# an older one\n", b"# caf\xe9, of somebody else\n"):
+        Path("helpers.py").write_bytes(content)
         carry(notebook)
-        assert Path("helpers.py").read_bytes() == before
-        said = capsys.readouterr().out
-        assert said.startswith("helpers.py differs") and said.count("\n") == 1 and "used" in said
+        assert Path("helpers.py").read_bytes() == content
+        assert re.fullmatch(r"helpers.py differs from .*, and is used as it is\n", capsys.readouterr().out)
 
 
 def test_it_runs_alone_in_an_empty_folder(notebook, tmp_path):
@@ -180,14 +189,6 @@ def test_a_full_run_reaches_99_percent(notebook, tmp_path):
 # ---- Executing it, and the READMEs
 
 
-def test_execute_leaves_the_file_as_it_was_where_a_cell_fails(tmp_path):
-    nbformat.write(toy("1 + 1", "1 / 0"), tmp_path / "toy.ipynb")
-    before = (tmp_path / "toy.ipynb").read_bytes()
-    with pytest.raises(SystemExit, match="ZeroDivisionError"):
-        execute.execute(tmp_path / "toy.ipynb")
-    assert (tmp_path / "toy.ipynb").read_bytes() == before and len(list(tmp_path.iterdir())) == 1
-
-
 @pytest.mark.parametrize("tool, option, code", [(execute, "--help", 0), (refresh, "--chekc", 2)])
 def test_a_tool_does_nothing_where_it_is_asked_for_help_or_wrongly(tool, option, code, monkeypatch):
     monkeypatch.setattr("sys.argv", ["tool", option])
@@ -196,18 +197,21 @@ def test_a_tool_does_nothing_where_it_is_asked_for_help_or_wrongly(tool, option,
     assert ended.value.code == code
 
 
-def test_execute_shows_the_epoch_and_stores_the_outputs(tmp_path, monkeypatch, capsys):
-    path = tmp_path / "toy.ipynb"
-    line = "epoch 1: loss 0.5 in training"
-    live = f"from IPython.display import display\ndisplay({{'text/plain': {line!r}}}, raw=True)\nimport time\ntime.sleep(1)"
-    notebook = toy(live)
-    notebook.cells.insert(0, nbformat.v4.new_markdown_cell("# 1 A heading\nwords"))
-    nbformat.write(notebook, path)
+def test_execute_shows_the_epoch_and_stores_all_outputs_or_none(tmp_path, monkeypatch, capsys):
+    path, line = tmp_path / "toy.ipynb", "epoch 1: loss 0.5 in training"
+    cells = [nbformat.v4.new_code_cell(f"print({line!r})"), nbformat.v4.new_code_cell("1 / 0")]
+    heading = nbformat.v4.new_markdown_cell("# 1 A heading\nwords")
     monkeypatch.setattr("sys.argv", ["execute", str(path)])
+    nbformat.write(nbformat.v4.new_notebook(cells=[heading, *cells]), path)
+    before = path.read_bytes()
+    with pytest.raises(SystemExit, match="ZeroDivisionError"):
+        execute.main()
+    assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
+    nbformat.write(nbformat.v4.new_notebook(cells=[heading, cells[0]]), path)
     execute.main()
     assert f"1 A heading: {line}" in capsys.readouterr().err
     stored = nbformat.read(path, as_version=4).cells[1]
-    assert text_of(stored) == line and not stored.metadata
+    assert text_of(stored) == line + "\n" and not stored.metadata
 
 
 def test_readmes_give_commands_and_pictures_that_exist():
@@ -215,8 +219,7 @@ def test_readmes_give_commands_and_pictures_that_exist():
         text = (folder / "README.md").read_text(encoding="utf-8")
         modules = re.findall(r"python -m benchmarks\.(\w+)", text)
         assert modules and all((ROOT / "benchmarks" / f"{name}.py").exists() for name in modules)
-        for words, path in re.findall(r"!\[(.*?)\]\((images/.*?)\)", text):
-            assert len(words) > 20 and (folder / path).exists(), path
+        assert all((folder / path).exists() for path in re.findall(r"!\[.+?\]\((images/.*?)\)", text))
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (command,) = [line for line in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines() if "pytest" in line]
     assert command in readme
@@ -226,7 +229,6 @@ def test_readmes_give_commands_and_pictures_that_exist():
 def test_the_readme_s_sample_runs(tmp_path, monkeypatch, capsys):
     text = (ROOT / "README.md").read_text(encoding="utf-8").split("## Your next assignment")[1]
     sample = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
-    assert sample.count("\n") <= 26
     monkeypatch.setenv("EPOCHS", "1")
     train_set, test_set = helpers.load_mnist(ROOT / "data")
     monkeypatch.setattr(
