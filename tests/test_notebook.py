@@ -68,8 +68,7 @@ def stale_files(monkeypatch, capsys, *options) -> list[str]:
     monkeypatch.setattr("sys.argv", ["refresh", *options])
     with pytest.raises(SystemExit) as ended:
         refresh.main()
-    named = capsys.readouterr().out.split("\n")[:-1]
-    named = [] if named == ["everything is as it should be"] else named
+    named = capsys.readouterr().out.replace("everything is as it should be\n", "").splitlines()
     assert ended.value.code == (1 if named and options else 0)
     return named
 
@@ -115,29 +114,20 @@ def test_the_network_built_cell_by_cell_is_the_brief_s(notebook, capsys):
 # ---- The files that travel in the notebook
 
 
-def carry(notebook) -> None:
-    """Run the cell that lays the carried files into the current folder."""
+def test_carried_files_are_the_files_and_one_that_is_there_is_used_and_named(notebook, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     (cell,) = tagged(notebook, "carried")
     assert cell.metadata["cellView"] == "form" and cell.metadata["jupyter"]["source_hidden"]  # it is folded
     exec(cell.source, {})
-
-
-def test_carried_files_are_the_files(notebook, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    carry(notebook)
     laid = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")}
     assert laid == {"helpers.py", *(f"lesson/{path.name}" for path in (ROOT / "lesson").glob("*.*"))}
     for name in laid:
         assert Path(name).read_bytes() == (ROOT / name).read_bytes().replace(b"\r\n", b"\n"), name
-    carry(notebook)
+    exec(cell.source, {})
     assert not capsys.readouterr().out  # they are what they must be
-
-
-def test_a_file_that_is_there_is_used_and_named(notebook, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
     for content in (b"# an older one\n", b"# caf\xe9, of somebody else\n"):
         Path("helpers.py").write_bytes(content)
-        carry(notebook)
+        exec(cell.source, {})
         assert Path("helpers.py").read_bytes() == content
         assert re.fullmatch(r"helpers.py differs from .*, and is used as it is\n", capsys.readouterr().out)
 
