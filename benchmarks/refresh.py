@@ -34,9 +34,6 @@ NOTEBOOK = ROOT / "S6_Part2.ipynb"
 CARRIED = ["helpers.py", *(f"lesson/{path.name}" for path in sorted((ROOT / "lesson").glob("[!.]*.*")))]
 
 
-# ---- From the study: results.json and tables
-
-
 def numbers_of(runs: pd.DataFrame, recipe) -> dict:
     """What results.json says of a recipe, from its runs; accuracies (%) by seed, and the mean by epoch."""
     runs = runs.sort_values(["seed", "epoch"]).set_index("seed")
@@ -89,9 +86,6 @@ def as_json(value) -> str:
     return innermost.sub(lambda numbers: " ".join(numbers[0].split()), json.dumps(value, indent=1)) + "\n"
 
 
-# ---- From the notebook
-
-
 def stored(cell, kind: str) -> str | None:
     """What a cell's last output of a kind holds, such as text/html."""
     found = [output.data[kind] for output in cell.get("outputs", []) if kind in output.get("data", {})]
@@ -125,9 +119,6 @@ def page_output(words: str) -> str:
     size = "max-width: 100%; max-height: 880px"  # no larger than the frame
     still = f'<br><img style="{size}" alt="The page, with a 4" src="data:image/png;base64,{picture}"></p>'
     return page.frame(document, words).replace("</p>", still, 1)
-
-
-# ---- Each made file
 
 
 def results_json() -> bytes:

@@ -39,9 +39,6 @@ MEASURED = ["lr", "train_loss", "train_accuracy", "test_loss", "test_accuracy", 
 COLUMNS = [*RUN, "looks", "epoch", *MEASURED, "parameters", "probe", "commit", "threads", "torch", "device"]
 
 
-# ---- What a run was made by
-
-
 def code_of(cls: type) -> str:
     """A class's source without comments and docstrings."""
     tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
@@ -103,9 +100,6 @@ def commit() -> str:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip() or "unknown"
 
 
-# ---- Files of runs
-
-
 def read_runs(path: Path = ACCURACY) -> pd.DataFrame:
     """The complete runs of a file, a row an epoch; a run that was cut off while it was written is left out."""
     if not path.exists():
@@ -128,9 +122,6 @@ def append(rows: pd.DataFrame, path: Path) -> None:
 def mistakes_of(path: Path) -> Path:
     """Where what the runs of a file got wrong is kept."""
     return path.with_stem(f"{path.stem}_mistakes")
-
-
-# ---- Runs
 
 
 def load_images(held_out: bool, device="cpu") -> tuple[TensorDataset, TensorDataset]:

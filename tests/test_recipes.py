@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import TensorDataset
 
 import helpers
@@ -240,6 +241,8 @@ def test_a_recipe_s_figures_were_made_by_what_it_says_and_by_this_code(name, row
 CHANGES = {
     "rate": {**recipes.one_cycle(1e-4, weight_decay=5e-4)},
     "weight decay": {**recipes.one_cycle(0.1, weight_decay=0.05)},
+    "last rate": {"scheduler": lambda optimizer, n: OneCycleLR(optimizer, 0.1, n, final_div_factor=1.0)},
+    "momentum": {"scheduler": lambda optimizer, n: OneCycleLR(optimizer, 0.1, n, cycle_momentum=False)},
     "no average": {"average": None},
     "a longer average": {"average": 0.0001},
     "batch size": {"batch_size": 64},
