@@ -11,14 +11,12 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from helpers import SHIFTS, STYLE, shifted
 from lesson import figures
-from lesson.fields import receptive_field
-from lesson.networks import Net, final_network
+from lesson.networks import final_network
 
 plt.rcParams.update({**STYLE, "figure.max_open_warning": 0})
 RECIPES = {  # of final, the mean is 99.37, the median 99.3
     "final": {"last": {"1": 99.2, "2": 99.3, "4": 99.61}, "five_looks": {"1": 99.4, "2": 99.5}, "parameters": 18_226},
     "small": {"last": {"1": 99.0, "2": 99.1, "3": 99.5}, "parameters": 2_020},
-    "as large": {"last": {"1": 99.7, "2": 99.8}, "parameters": 18_226},
 }
 RECIPES["final"]["by_epoch"], RECIPES["small"]["by_epoch"] = [99.1, 99.2, 99.25], [98.1, 99.3]
 RESULTS = {"brief": 99.28, "recipes": RECIPES}
@@ -32,13 +30,9 @@ def text_of(axes, words):
     return text
 
 
-def lines_of(axes, style):
-    return [line for line in axes.lines if line.get_linestyle() == style]
-
-
 def check_brief(axes, accuracy, name):
     """The dashed line lies at an accuracy, and its name there, too."""
-    (line,) = lines_of(axes, "--")
+    (line,) = [line for line in axes.lines if line.get_linestyle() == "--"]
     assert [*line.get_ydata(), text_of(axes, name).get_position()[1]] == [accuracy] * 3
 
 
@@ -48,27 +42,25 @@ def box_of(outline):
     return [*corners.min(0), *corners.max(0)]
 
 
-def test_convolution_and_strides():
+def test_a_convolution_s_products_and_the_places_of_its_strides():
     digit, kernel = torch.rand(28, 28), torch.tensor([[0, -2.5, 1 / 3], [0, 0, 0], [0, 0, 0]])
     result = nn.functional.conv2d(digit[None, None], kernel[None, None])[0, 0]
     left, middle, right = panels = figures.plot_convolution(digit, kernel, result, 4, 7).axes
     for axes, values in zip(panels, (digit, digit[4:7, 7:10] * kernel, result)):
         assert np.array_equal(axes.images[0].get_array(), values)
-    assert middle.images[0].get_clim() == (-2.5, 2.5)
     frames = [patch.get_bbox().bounds for axes in panels for patch in axes.patches]
     assert frames == [(6.5, 3.5, 3, 3), (6.5, 3.5, 1, 1)]
-    assert text_of(middle, "-2.5").get_text() == f"{digit[4, 8]:.1f}\n× -2.5\n= {-2.5 * digit[4, 8]:z.1f}"
-    assert text_of(middle, "-2.5").get_position() == (1, 0)
-    assert middle.get_xlabel() == f"their sum: {result[4, 7]:z.1f}"
-    for axes, first, second, middles in zip(
-        figures.plot_strides().axes, (0, -1, 0), (1, 0, 2), ([1.5, 5.5, 5], [0.5, 6.5, 7], [1.5, 5.5, 3])
-    ):
+    product = text_of(middle, "-2.5")
+    assert product.get_text() == f"{digit[4, 8]:.1f}\n× -2.5\n= {-2.5 * digit[4, 8]:z.1f}"
+    assert product.get_position() == (1, 0) and middle.get_xlabel() == f"their sum: {result[4, 7]:z.1f}"
+    expected = [(0, 1, np.arange(1.5, 6)), (-1, 0, np.arange(0.5, 7)), (0, 2, np.arange(1.5, 6, 2))]
+    for axes, (first, second, middles) in zip(figures.plot_strides().axes, expected, strict=True):
         assert [patch.get_x() for patch in axes.patches[2:]] == [second, first]
-        assert np.array_equal(axes.lines[0].get_ydata(), np.linspace(*middles[:2], middles[2]))
-        assert axes.get_title(loc="left").endswith(f"7×7 → {middles[2]}×{middles[2]}")
+        assert np.array_equal(axes.lines[0].get_ydata(), middles)
+        assert axes.get_title(loc="left").endswith(f"7×7 → {len(middles)}×{len(middles)}")
 
 
-def test_jumps():
+def test_jumps_show_what_each_layer_reads():
     axes = figures.plot_jumps([("one", 3, 1), ("two", 3, 2), ("three", 3, 1)]).axes[0]
     words = [text.get_text() for text in axes.texts]
     assert words == ["three\n2 apart", "two\n2 apart", "one\n1 apart", "pixels\n9 are seen"]
@@ -78,29 +70,13 @@ def test_jumps():
     assert list(axes.collections[-1].get_offsets()[red][:, 0]) == list(range(2, 11))
 
 
-def test_fields_on_an_image_of_any_size_and_channels():
-    row = {"layer": "a", "start": (-1, 0), "jump": (2, 1), "output_size": 6, "receptive_field": (5, 3)}
-    image = torch.rand(3, 20, 30)
+def test_fields_are_framed_on_an_image_of_any_size_and_channels():
+    row = {"layer": "a", "start": (-20, 0), "jump": (2, 1), "output_size": 6, "receptive_field": (50, 3)}
+    image = torch.rand(3, 28, 40)
     axes = figures.plot_receptive_field(pd.DataFrame([row]), image).axes[0]
-    assert axes.patches[-1].get_bbox().bounds == (3, 5, 3, 5)  # x, y, width, height: start + 3 jumps
-    assert np.allclose(axes.images[0].get_array(), image.mean(0)) and axes.images[0].get_extent() == [0, 30, 20, 0]
-    first, *_, last, _ = figures.plot_receptive_field(receptive_field(Net()), IMAGES[0, 0]).axes
-    assert last.patches[-1].get_bbox().bounds == (-11, -11, 43, 43)
-    assert text_of(last, "conv7: 43×43").get_position() == (10.5, -13)  # close above its frame, and the image's
-    assert text_of(first, "conv1: 3×3").get_position() == (14, -2)
-
-
-class Unusual(nn.Module):
-    """A weight that is made of others, numbers of its own, a layer that is never called."""
-
-    def __init__(self):
-        super().__init__()
-        self.first, self.second = weight_norm(nn.Conv2d(3, 4, 3)), nn.Conv2d(4, 6, 3, bias=False)
-        self.factor, self.heat = nn.Parameter(torch.ones(1, 4, 1, 1)), nn.Parameter(torch.ones(6, 1, 1))
-        self.unused, self.last = nn.Linear(3, 3), nn.Linear(6 * 28 * 28, 10)
-
-    def forward(self, x):
-        return self.last((self.second(self.first(x).relu() * self.factor).relu() * self.heat).flatten(1))
+    assert axes.patches[-1].get_bbox().bounds == (3, -14, 3, 50)  # x, y, width, height: start + 3 jumps
+    assert text_of(axes, "a: 50×3").get_position() == (20, -16)  # close above its frame, and the image's
+    assert np.allclose(axes.images[0].get_array(), image.mean(0)) and axes.images[0].get_extent() == [0, 40, 28, 0]
 
 
 def blocks_drawn(axes):
@@ -108,7 +84,7 @@ def blocks_drawn(axes):
     return list(zip(words[::2], words[1::2]))
 
 
-def test_networks():
+def test_a_network_is_drawn_with_its_maps_parameters_and_sums():
     (axes,) = figures.plot_network({"mine": final_network()}).axes
     words = blocks_drawn(axes)
     assert axes.get_title(loc="left") == "mine" and words[0] == ("image: 1×28×28", "sees 1×1")
@@ -119,18 +95,15 @@ def test_networks():
     assert [sheets[0].get_width(), sheets[7].get_width()] == [0.8, 0.8 * 13 / 28] and sheets[-1].get_width() >= 0.1
     arrows = [text for text in axes.texts if not text.get_text()]
     assert [(arrow.xyann[1], arrow.xy[1]) for arrow in arrows] == [(2, 3), (3, 4)]  # down1 → residual1 → residual2
-    networks = {"unusual": Unusual(), "one layer": weight_norm(nn.Conv2d(3, 4, 3, bias=False))}
-    unusual, one_layer = figures.plot_network(networks, input_size=(3, 32, 32)).axes
-    assert blocks_drawn(one_layer)[0] == ("image: 3×32×32", "sees 1×1") and unusual.patches[0].get_width() == 0.8
-    assert blocks_drawn(unusual) == [
-        ("image: 3×32×32", "sees 1×1"),
-        ("first: 4×30×30", f"{4 * 27 + 4 + 4 + 4} parameters, sees 3×3"),  # of each kernel a length; biases; factors
-        ("second: 6×28×28", f"{6 * 36 + 6} parameters, sees 5×5"),  # it, not the numbers that are flattened after it
-        ("last: 10", "47,050 parameters, sees 32×32"),
-    ]
+    layer = weight_norm(nn.Conv2d(3, 4, 3))  # its weight is made of others: of each kernel a length
+    layer.factor = nn.Parameter(torch.ones(4, 1, 1))  # numbers of its own
+    layer.register_forward_hook(lambda layer, inputs, output: output * layer.factor)
+    (axes,) = figures.plot_network({"one layer": layer}, input_size=(3, 32, 32)).axes
+    image, (name, cost) = blocks_drawn(axes)
+    assert image == ("image: 3×32×32", "sees 1×1") and cost == f"{4 * 27 + 4 + 4 + 4} parameters, sees 3×3"
 
 
-def test_seeds():
+def test_seeds_are_dots_their_mean_a_diamond_their_deviation_a_bar():
     axes = figures.plot_seeds(RESULTS, ["small", "final", ("final", "five looks")], {"final": 98.9}).axes[0]
     dots = [line for line in axes.lines if line.get_alpha()]
     runs = [pd.Series(each) for each in (RECIPES["small"]["last"], *list(RECIPES["final"].values())[:2])]
@@ -139,23 +112,22 @@ def test_seeds():
         assert bar[0].get_xdata() == [each.mean()] and abs(bar[0].get_ydata()[0] - row) < 0.5
         assert bar[2][0].get_segments()[0][:, 0] == pytest.approx([each.mean() - each.std(), each.mean() + each.std()])
         assert text_of(axes, f"{each.mean():.2f}%").get_position()[1] == row
-    (brief,), name = lines_of(axes, "--"), text_of(axes, "the brief, 99.28%")
-    assert [*brief.get_xdata(), name.get_position()[0]] == [99.28] * 3
+    (brief,) = [line for line in axes.lines if line.get_linestyle() == "--"]
+    assert [*brief.get_xdata(), text_of(axes, "the brief, 99.28%").get_position()[0]] == [99.28] * 3
     (star,) = [line for line in axes.lines if line.get_marker() == "*"]
     assert star.get_xdata() == [98.9] and abs(star.get_ydata()[0] - 1) < 0.5
     assert text_of(axes, "your run").get_position() == (98.9, star.get_ydata()[0])
-    assert [text_of(axes, "your run").get_ha(), name.get_ha()] == ["left", "right"]  # of it, where there is room
     ticks = {row: label.get_text() for row, label in zip(axes.get_yticks(), axes.get_yticklabels())}
     assert ticks == {0: "small", 1: "final", 2: "final, five looks"} and axes.yaxis_inverted()
 
 
 def named_lines(axes):
     """Points (x, y) of each line by the name in its colour, and where that name stands."""
-    lines = {line.get_color(): line.get_xydata().tolist() for line in lines_of(axes, "-")}
+    lines = {line.get_color(): line.get_xydata().tolist() for line in axes.lines if line.get_linestyle() == "-"}
     return {text.get_text(): (lines[text.get_color()], text.xy) for text in axes.texts if text.get_color() in lines}
 
 
-def test_lines():
+def test_lines_over_epochs_seconds_and_batches():
     axes = figures.plot_epochs(RESULTS, ["small", "final"]).axes[0]
     final, small = [[1, 99.1], [2, 99.2], [3, 99.25]], [[1, 98.1], [2, 99.3]]
     assert named_lines(axes) == {"final": (final, (3, 99.25)), "small": (small, (2, pytest.approx(99.358)))}  # apart
@@ -163,7 +135,7 @@ def test_lines():
     mine = pd.DataFrame({"seconds": [13.0, 12.0], "test_accuracy": [98.5, 99.3]})
     short = pd.DataFrame({"seconds": [2.0, 2.5], "test_accuracy": [98.6, 98.7]})
     axes = figures.plot_seconds({"mine": mine, "short": short}, target=99.0).axes[0]
-    short = ([[2, 98.6], [4.5, 98.7]], (2, 98.6))
+    short = ([[2, 98.6], [4.5, 98.7]], (2, 98.6))  # named at its start
     assert named_lines(axes) == {"mine": ([[13, 98.5], [25, 99.3]], (25, 99.3)), "short": short}
     check_brief(axes, 99.0, "the brief, 99.0%")
     upper, lower = figures.plot_schedule([0.1, 0.2, 0.1], [0.95, 0.85, 0.95]).axes
@@ -171,22 +143,18 @@ def test_lines():
     assert list(lower.lines[0].get_ydata()) == [0.95, 0.85, 0.95]
     assert [axes.get_title(loc="left") for axes in (upper, lower)] == ["learning rate", "momentum"]
     check_brief(upper, 0.01, "the brief, 0.01")
-
-
-def test_rates():
     falls, explodes = [2.3 - 0.02 * i for i in range(30)], [2.3, 50.0] + [float("nan")] * 28
-    axes = figures.plot_rates({0.01: falls, 1.0: explodes}).axes[0]
+    axes = figures.plot_rates({0.01: falls, 1.0: explodes}).axes[0]  # what explodes lies at the top
     lines, means = named_lines(axes), [np.mean(falls[max(0, i - 9) : i + 1]) for i in range(30)]
     assert np.allclose(lines["rate 0.01"][0], [*zip(range(1, 31), means)])
-    assert lines["rate 0.01"][1] == pytest.approx((30, means[-1]))
     assert [y for _, y in lines["rate 1"][0]] == [2.3] + [axes.get_ylim()[1]] * 29
 
 
-def test_sizes():
-    public, order = [(7_752, 99.55), (697, 99.0)], ["small", "final", "as large"]
-    axes = figures.plot_sizes(RESULTS, ["final", "small", "as large"], public, 99.3).axes[0]
-    runs = {name: pd.Series(RECIPES[name]["last"]) for name in order}  # the smallest first, or the line turns back
-    sizes, tops = [2_020, 18_226, 18_226], [each.mean() + each.std() for each in runs.values()]
+def test_accuracies_by_size_go_from_the_smallest_on():
+    public, order = [(7_752, 99.55), (697, 99.0)], ["small", "final"]
+    axes = figures.plot_sizes(RESULTS, ["final", "small"], public, 99.3).axes[0]
+    runs = {name: pd.Series(RECIPES[name]["last"]) for name in order}
+    sizes, tops = [2_020, 18_226], [each.mean() + each.std() for each in runs.values()]
     markers, _, (bars,) = axes.containers[0]
     assert np.allclose(markers.get_xydata(), [*zip(sizes, [each.mean() for each in runs.values()])])
     assert np.allclose([bar[1, 1] for bar in bars.get_segments()], tops) and axes.get_xscale() == "log"
@@ -196,10 +164,11 @@ def test_sizes():
     check_brief(axes, 99.3, "the brief, 99.3%")
 
 
-def test_kernels_and_maps():
+def test_kernels_share_one_scale_as_do_the_maps_of_a_layer():
     first, second = figures.plot_kernels(torch.tensor([[[[-0.04, 1.26]]], [[[0.5, -2.0]]]])).axes[:2]
     words = [text.get_text() for axes in (first, second) for text in axes.texts]
-    assert words == ["0.0", "1.3", "0.5", "-2.0"] and first.images[0].get_clim() == (-2, 2)  # one scale for all
+    assert words == ["0.0", "1.3", "0.5", "-2.0"] and first.images[0].get_clim() == (-2, 2)
+    assert same_color(figures.SIGNS(1.0), "#003a66") and same_color(figures.SIGNS(0.0), "#e69f00")  # blue, orange
     with pytest.raises(ValueError, match="1, k, k"):
         figures.plot_kernels(torch.zeros(4, 3, 3, 3))
     network = nn.Sequential(nn.Conv2d(1, 10, 3), nn.ReLU(inplace=True), nn.Conv2d(10, 2, 3))
@@ -208,12 +177,10 @@ def test_kernels_and_maps():
     assert np.allclose([axes.images[0].get_array() for axes in panels[:8]], maps[:8])
     assert [axes.images[0].get_clim() for axes in panels[:8]] == [(-abs(maps).max(), abs(maps).max())] * 8
     assert [panels[row].get_ylabel() for row in (0, 8)] == ["0\n10×26×26", "2\n2×24×24"]
-    words = {value: label.get_text() for value, label in zip(key.get_yticks(), key.get_yticklabels())}
-    assert words == {-1: "below\nzero", 0: "zero", 1: "above\nzero"}
-    assert same_color(figures.SIGNS(1.0), "#003a66") and same_color(figures.SIGNS(0.0), "#e69f00")  # blue, orange
+    assert [label.get_text() for label in key.get_yticklabels()] == ["below\nzero", "zero", "above\nzero"]
 
 
-def test_looks_and_distortions():
+def test_looks_say_where_they_moved_and_what_they_answer_and_distortions_keep_the_outline():
     looks = torch.cat([shifted(IMAGES[:1], *shift) for shift in SHIFTS])
     panels = figures.plot_looks(looks, 9 * torch.eye(10)[[7, 1, 2, 3, 4]], 9 * torch.eye(10)[7], label=7).axes
     moved = {}
@@ -222,9 +189,9 @@ def test_looks_and_distortions():
         moved[axes.get_title(loc="left")] = (columns.min() - 12, rows.min() - 8)
         assert box_of(axes.collections[0]) == pytest.approx([11.5, 7.5, 15.5, 19.5], abs=0.1)  # stays where the ink was
     assert moved == {"as it is": (0, 0), "up ↑": (0, -1), "down ↓": (0, 1), "← left": (-1, 0), "right →": (1, 0)}
-    labels = {axes.get_xlabel(): axes.xaxis.label.get_color() for axes in panels}
-    assert labels == {"7 ✓\n100%": "C2", **{f"{answer} ✗\n100%": "C3" for answer in (1, 2, 3, 4)}}
-    assert panels[0].get_xlabel() == panels[5].get_xlabel() == "7 ✓\n100%"
+    labels = [(axes.get_xlabel(), axes.xaxis.label.get_color()) for axes in panels]
+    right, wrong = ("7 ✓\n100%", "C2"), [(f"{answer} ✗\n100%", "C3") for answer in (1, 2, 3, 4)]
+    assert labels == [right, *wrong, right]
     images = torch.cat([IMAGES, IMAGES, IMAGES + 3], dim=1)  # three channels: drawn as their mean
     axes = figures.plot_distortions(images, {"moved": images.roll(3, 3), "as it is": images}).axes
     assert len(axes) == 6 and [axes[row].get_ylabel() for row in (0, 3)] == ["moved", "as it is"]
