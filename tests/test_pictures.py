@@ -39,17 +39,16 @@ def changed(picture, light=1.0, noise=0.0):
 LINES = np.where(np.arange(1200)[:, None, None] % 80 < 3, (190, 208, 232), 255).astype(np.uint8)
 FRAME_AND_SPECKS = np.zeros((1200, 900, 3), np.uint8)
 FRAME_AND_SPECKS[4:-4, 4:-4] = 255
-FRAME_AND_SPECKS[1150:1155, 860:865] = FRAME_AND_SPECKS[400:405, 90:95] = 0
-LOWER_HALF = np.arange(1200)[:, None, None] > 500 + np.arange(900)[:, None] / 4.5
-DARK, BROWN = (90, 60, 40), (150, 110, 70)
+FRAME_AND_SPECKS[1150:1155, 860:865] = FRAME_AND_SPECKS[400:405, 90:160] = 0
+BELOW = np.arange(1200)[:, None, None] - 500 - np.arange(900)[:, None] / 4.5  # pixels below a slanted line
 ON_ITS_SIDE = Image.Exif()
 ON_ITS_SIDE[0x0112] = 6  # a viewer turns it clockwise
 KINDS = {
-    "dark table": lambda stroke: ImageOps.expand(sheet(stroke, *CLOSE), 140, DARK),
-    "brown, turned": lambda stroke: ImageOps.expand(sheet(stroke, *CLOSE), 140, BROWN).rotate(3, fillcolor=BROWN),
+    "dark table": lambda stroke: ImageOps.expand(sheet(stroke, *CLOSE), 140, "darkslategray"),
+    "brown, turned": lambda stroke: ImageOps.expand(sheet(stroke, *CLOSE), 140, "sienna").rotate(3, fillcolor="sienna"),
     "ruled paper": lambda stroke: np.minimum(sheet(stroke), LINES),
     "specks and a frame": lambda stroke: np.minimum(sheet(stroke), FRAME_AND_SPECKS),
-    "shadow": lambda stroke: changed(sheet(stroke), np.where(LOWER_HALF, 0.4, 1.0)),
+    "soft shadow": lambda stroke: changed(sheet(stroke), np.interp(BELOW, [-60, 60], [1, 0.6])),
     "light from one side": lambda stroke: changed(sheet(stroke), np.linspace(1, 0.5, 900)[:, None]),
     "noise": lambda stroke: changed(sheet(stroke, paper=(215, 212, 205)), noise=15),
     "chalk": lambda stroke: changed(sheet(stroke, ink=(215, 220, 215), paper=(45, 70, 55)), noise=8),
@@ -89,13 +88,13 @@ def test_mnist_as_jpeg_and_enlarged_keeps_its_size_and_place(mnist, number, size
     assert np.corrcoef(found.flatten(), image.flatten())[0, 1] > 0.9  # a stroke as thick as in the original
 
 
-BLANK = Image.new("RGB", (300, 400), (215, 212, 205))
 BESIDE = np.minimum(sheet(TWO, (600, 400), (75, 80)), sheet(SEVEN, (600, 400), (330, 80)))
 ABOVE = np.minimum(sheet(TWO, (300, 700), (75, 50)), sheet(SEVEN, (300, 700), (75, 380)))
 REFUSED = {
     "black, 28x28": (Image.new("L", (28, 28)), "no strokes stand out"),
-    "blank with noise": (changed(BLANK, noise=10), "no strokes stand out"),
-    "a block": (sheet([(0.2, 0.5), (0.8, 0.5)], *CLOSE, pen=80), "no strokes stand out|ink fills its box"),
+    "blank with noise": (changed(Image.new("RGB", (300, 400), "gainsboro"), noise=10), "no strokes stand out"),
+    "a block": (sheet([(0.2, 0.5), (0.8, 0.5)], *CLOSE, pen=80), "no strokes stand out"),
+    "a block of 28x28": (np.pad(np.full((12, 12), 255, np.uint8), 8), "ink fills its box"),
     "two digits, side by side": (BESIDE, "several digits"),
     "two digits, one above the other": (ABOVE, "several digits"),
 }

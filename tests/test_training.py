@@ -148,8 +148,8 @@ def test_testing_changes_neither_the_model_nor_the_images():
         call()
         assert same_state(model, before) and torch.equal(torch.get_rng_state(), random_state)
         assert torch.equal(data.tensors[0], images)
-    train(model, "cpu", TensorLoader(data, 32), sgd(model))  # which hands out copies
-    assert torch.equal(data.tensors[0], images)
+    train(model, "cpu", TensorLoader(data, 32), sgd(model))  # which hands out copies; it learns from three batches
+    assert torch.equal(data.tensors[0], images) and model[1][1].num_batches_tracked == 3
 
 
 def test_five_looks_are_the_mean_over_an_image_and_its_neighbours():
@@ -335,13 +335,12 @@ def test_digits_mistakes_and_confusion_show_what_they_are_given():
 
 def test_curves_show_the_history():
     history = run(3)[2]
-    loss, accuracy, rate = helpers.plot_curves(history, "title", 99.28, epochs=5).axes
+    loss, accuracy, rate = helpers.plot_curves(history, "title", 99.4, epochs=5).axes
     for axes, name in ((loss, "loss"), (accuracy, "accuracy")):
         curves = {line.get_label(): list(line.get_ydata()) for line in axes.lines}
         assert curves["training"] == history[f"train_{name}"].tolist()
         assert curves["test"] == history[f"test_{name}"].tolist()
-    target = accuracy.texts[0]
-    assert [target.get_text(), *accuracy.lines[2].get_ydata()] == ["99.28%", 99.28, 99.28]
+    assert [accuracy.texts[0].get_text(), *accuracy.lines[2].get_ydata()] == ["99.4%", 99.4, 99.4]
     assert loss.get_title("left") + loss.get_title() == "title"
     assert list(rate.lines[0].get_ydata()) == history["lr"].tolist() and rate.get_xlim() == (0.5, 5.5)
     assert len(helpers.plot_curves(history[:1]).axes[1].lines) == 2  # no target is drawn unasked
