@@ -3,13 +3,12 @@
 It executes nothing: whether the notebook's outputs are those of today's code only its execution tells. By tags of the
 notebook's cells: "carried" is the cell with the texts of helpers.py and lesson/, "image:NAME" one whose picture becomes
 images/NAME.png, "page" the one that shows the page. In Markdown, what stands between <!-- made: NAME --> and
-<!-- end --> is made here: table, study, speed, code:Net, and output:TAG, what a cell printed.
+<!-- end --> is made here: tables (parts_of), and output:TAG, what a cell printed.
 """
 
 import argparse
 import base64
 import html
-import inspect
 import json
 import re
 import shutil
@@ -25,12 +24,12 @@ from PIL import Image
 from benchmarks import speed, study
 from lesson import page
 from lesson.fields import count_multiplications
-from lesson.networks import Net
-from lesson.recipes import RECIPES
-from lesson.results import read_results, summary_table
+from lesson.recipes import RECIPES, WIDTHS, small
+from lesson.results import markdown, read_results, summary_table, table_of_the_bar
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "S6_Part2.ipynb"
+SMALLEST = "small, width 7"  # that passes the brief
 CARRIED = ["helpers.py", *(f"lesson/{path.name}" for path in sorted((ROOT / "lesson").glob("[!.]*.*")))]
 
 
@@ -46,9 +45,18 @@ def numbers_of(runs: pd.DataFrame, recipe) -> dict:
         "last": last["test_accuracy"].to_dict(),
         "five_looks": five["test_accuracy"].to_dict(),
         "best": one["test_accuracy"].groupby("seed").max().to_dict(),
+        "least_of_last_five": one["test_accuracy"][one["epoch"] > recipe.epochs - 5].groupby("seed").min().to_dict(),
+        "epochs_to": {bar: epochs_to(one, float(bar)) for bar in ("99.0", "99.3", "99.4")},
         "by_epoch": one.groupby("epoch")["test_accuracy"].mean().round(2).tolist(),
         "training": round(last["train_accuracy"].mean(), 2),
     }
+
+
+def epochs_to(runs: pd.DataFrame, bar: float) -> int | None:
+    """The epoch from which more than half of the runs stay at an accuracy (%) or above; None where they never do."""
+    last_below = runs["epoch"].where(runs["test_accuracy"] < bar, 0).groupby("seed").max()
+    epoch = int(1 + last_below.quantile(0.5, interpolation="higher"))
+    return epoch if epoch <= runs["epoch"].max() else None
 
 
 def worst_loss(runs: pd.DataFrame) -> dict:
@@ -94,11 +102,13 @@ def stored(cell, kind: str) -> str | None:
 
 def parts_of(cells: dict) -> dict[str, str]:
     """All made parts of Markdown, by name."""
+    found, seconds = read_results(), pd.read_csv(speed.CSV).set_index("way")
     parts = {
-        "table": summary_table(read_results()),
-        "study": study.table(study.todays(study.read_runs())),
-        "speed": speed.table(pd.read_csv(speed.CSV)),
-        "code:Net": f"```python\n{inspect.getsource(Net)}```",
+        "table": markdown(summary_table(found, ["as submitted", "final", "quick", SMALLEST])),
+        "bar": markdown(table_of_the_bar(found, ["as submitted", "final", *(small(width).name for width in WIDTHS)])),
+        "study": markdown(study.table(study.todays(study.read_runs()))),
+        "speed": markdown(speed.table(seconds)),
+        "times": markdown(speed.table_of_times(found, seconds)),
     }
     for tag, cell in cells.items():
         texts = [output.get("text", output.get("data", {}).get("text/plain", "")) for output in cell.get("outputs", [])]
@@ -173,7 +183,7 @@ def photograph(document: str) -> None:
         opened.set_content(document)
         opened.locator("input[name=network]").first.check()  # as submitted
         opened.evaluate("keep({layer: 7, map: 4, row: 6, column: 6})")  # in conv3
-        opened.wait_for_timeout(500)
+        opened.locator("#needed", has_text=re.compile("Of all maps|Whichever")).wait_for()  # it takes a while
         opened.screenshot(path=still)
     Image.open(still).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(still, optimize=True)
 

@@ -1,13 +1,11 @@
 """Seconds to train, against PyTorch's own MNIST example and against the least that is possible.
 
-    python -m benchmarks.speed                  measure, write benchmarks/speed.csv, print the table
-    python -m benchmarks.speed --device cuda    the same on a GPU, to benchmarks/speed_cuda.csv
+    python -m benchmarks.speed    measures, writes benchmarks/speed.csv
 
 All ways take their turns in one process, round by round, each round in another order; medians are compared.
 A way is one epoch of the brief's network, unless its name says otherwise.
 """
 
-import argparse
 import random
 import time
 from collections.abc import Callable
@@ -23,10 +21,13 @@ from torchvision import datasets, transforms
 from tqdm import tqdm
 
 from helpers import MEAN, STD, five_looks, load_mnist, train
-from lesson.recipes import AS_SUBMITTED, ELASTIC, FAST, FINAL, prepare, small
+from lesson.recipes import AS_SUBMITTED, ELASTIC, FAST, FINAL, QUICK, prepare, small
 
 ROOT = Path(__file__).resolve().parent.parent
 CSV = ROOT / "benchmarks" / "speed.csv"
+EPOCH_OF = {  # of a recipe: the way that is its epoch
+    "as submitted": "ours", "final": "final's epoch", "quick": "quick's epoch", "small, width 16": "small's epoch, width 16"
+}  # fmt: skip
 
 
 def official_loader() -> DataLoader:
@@ -35,11 +36,10 @@ def official_loader() -> DataLoader:
     return DataLoader(datasets.MNIST(ROOT / "data", download=True, transform=steps), 64, shuffle=True)
 
 
-def official_epoch(model, device, loader, optimizer) -> None:
+def official_epoch(model, loader, optimizer) -> None:
     """An epoch as in that example: a loss is fetched every 10 batches."""
     model.train()
     for batch, (images, labels) in enumerate(loader):
-        images, labels = images.to(device), labels.to(device)
         optimizer.zero_grad()
         loss = F.nll_loss(model(images), labels)
         loss.backward()
@@ -48,74 +48,70 @@ def official_epoch(model, device, loader, optimizer) -> None:
             loss.item()
 
 
-def train_fast(train_set, test_set, device) -> None:
+def train_fast(train_set, test_set) -> None:
     """All of fast: every epoch of its training, and five looks at all test images at the end."""
-    run = prepare(FAST, train_set, device)
+    run = prepare(FAST, train_set)
     for _ in range(FAST.epochs):
-        train(run["model"], device, run["train_loader"], run["optimizer"], run["scheduler"])
+        train(run["model"], "cpu", run["train_loader"], run["optimizer"], run["scheduler"])
     five_looks(run["model"], test_set.tensors[0])
 
 
-def ways(device: str) -> dict[str, Callable]:
+def ways() -> dict[str, Callable]:
     """What is compared, by name: functions without arguments."""
-    train_set, test_set = load_mnist(ROOT / "data", device)
+    train_set, test_set = load_mnist(ROOT / "data")
 
     def ours(recipe) -> Callable:  # without its schedule, which ends after a run
-        run = prepare(recipe, train_set, device) | {"scheduler": None}
-        return partial(train, device=device, loader=run.pop("train_loader"), **run)
+        run = prepare(recipe, train_set) | {"scheduler": None}
+        return partial(train, device="cpu", loader=run.pop("train_loader"), **run)
 
     def official(loader) -> Callable:
-        run = prepare(AS_SUBMITTED, train_set, device)
-        return partial(official_epoch, run["model"], device, loader, run["optimizer"])
+        run = prepare(AS_SUBMITTED, train_set)
+        return partial(official_epoch, run["model"], loader, run["optimizer"])
 
     return {
         "floor": official([train_set[:64]] * 938),  # one batch again and again: nothing to prepare
         "ours": ours(AS_SUBMITTED),
         "ours with elastic distortion": ours(replace(AS_SUBMITTED, augment=ELASTIC.augment)),
+        "quick's epoch": ours(QUICK),
         "final's epoch": ours(FINAL),
         "small's epoch, width 16": ours(small(16)),
         "official epoch": official(official_loader()),
-        "fast": partial(train_fast, train_set, test_set, device),
+        "fast": partial(train_fast, train_set, test_set),
     }
 
 
-def measure(device: str, repetitions: int) -> pd.DataFrame:
+def measure(repetitions: int) -> pd.DataFrame:
     """Time every way once a round; one row each, with the median, the fastest and the slowest."""
-    todo, seconds = ways(device), []
+    todo, seconds = ways(), []
     for _ in tqdm(range(1 + repetitions), unit="round"):
         seconds.append({})
         for name in random.sample(list(todo), len(todo)):  # none is always the first, or always after the same one
             start = time.perf_counter()
             todo[name]()
-            if device == "cuda":
-                torch.cuda.synchronize()  # the GPU may still be at work
             seconds[-1][name] = time.perf_counter() - start
     times = pd.DataFrame(seconds[1:])[list(todo)]  # without the first round, which warms up
     rows = pd.DataFrame({"seconds": times.median(), "fastest": times.min(), "slowest": times.max()})
-    made_by = {"repetitions": repetitions, "threads": torch.get_num_threads(), "torch": torch.__version__}
-    return rows.assign(**made_by).reset_index(names="way")
+    return rows.assign(repetitions=repetitions, threads=torch.get_num_threads(), torch=torch.__version__)
 
 
-def table(rows: pd.DataFrame) -> str:
-    """The Markdown table of a file's rows."""
-    lines = ["| | seconds, median | fastest to slowest | ÷ floor | ÷ official epoch |", "|---|---|---|---|---|"]
-    seconds = rows.set_index("way")["seconds"]
-    for row in rows.itertuples():
-        ratios = f"{row.seconds / seconds['floor']:.2f} | {row.seconds / seconds['official epoch']:.2f}"
-        lines.append(f"| {row.way} | {row.seconds:.2f} | {row.fastest:.2f} to {row.slowest:.2f} | {ratios} |")
-    return "\n".join(lines)
+def table(rows: pd.DataFrame) -> pd.DataFrame:
+    """A file's rows, by way, against the floor and PyTorch's example."""
+    columns = {"seconds, median": rows["seconds"], "fastest": rows["fastest"], "slowest": rows["slowest"]}
+    for other in ("floor", "official epoch"):
+        columns[f"÷ {other}"] = rows["seconds"] / rows.loc[other, "seconds"]
+    return pd.DataFrame(columns).map("{:.2f}".format)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    options = parser.parse_args()
-    rows = measure(options.device, options.repetitions)
-    path = CSV if options.device == "cpu" else CSV.with_stem("speed_cuda")
-    rows.to_csv(path, index=False, float_format="%.4g", lineterminator="\n")
-    print(table(rows))
+def table_of_times(results: dict, rows: pd.DataFrame) -> pd.DataFrame:
+    """Until a run stays at an accuracy: epochs in the median of runs, seconds here, epochs of PyTorch's example."""
+    times = {}
+    for name, way in EPOCH_OF.items():
+        one, official = rows.loc[way, "seconds"], rows.loc["official epoch", "seconds"]
+        epochs = results["recipes"][name]["epochs_to"]
+        words = [f"{n:g}; {n * one:.0f} s; {n * one / official:.1f}" if n else "never" for n in epochs.values()]
+        times[name] = dict(zip((f"{bar}%" for bar in epochs), words))
+    return pd.DataFrame.from_dict(times, orient="index")
 
 
 if __name__ == "__main__":
-    main()
+    measure(repetitions=5).to_csv(CSV, index_label="way", float_format="%.4g", lineterminator="\n")

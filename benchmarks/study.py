@@ -161,16 +161,11 @@ def study(runs: list[tuple], jobs: int, path: Path, held_out=False) -> None:
         append(history, path)  # the last: a run counts as done once it is there
 
 
-def table(rows: pd.DataFrame) -> str:
-    """The Markdown table of complete runs: mean ± standard deviation at the last epoch."""
-    lines = ["| recipe | looks | parameters | epochs | n | accuracy, last epoch | worst | best | loss |"]
-    lines.append("| --- " * 9 + "|")
-    keys, last = ["recipe", "looks", "parameters", "epochs"], rows[rows["epoch"] == rows["epochs"]]
-    for (name, looks, parameters, epochs), runs in last.groupby(keys, sort=False):
-        found, loss = runs["test_accuracy"], runs["test_loss"].mean()
-        accuracy = f"{found.mean():.2f} ± {found.std():.2f}% | {found.min():.2f}% | {found.max():.2f}%"
-        lines.append(f"| {name} | {looks} | {parameters:,} | {epochs} | {len(runs)} | {accuracy} | {loss:.4f} |")
-    return "\n".join(lines)
+def table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Complete runs at their last epoch: accuracy (%) over seeds, and the mean loss."""
+    last = rows[rows["epoch"] == rows["epochs"]].groupby(["recipe", "looks", "parameters", "epochs"], sort=False)
+    found = last["test_accuracy"].agg(n="count", mean="mean", std="std", worst="min", best="max").round(2)
+    return found.assign(loss=last["test_loss"].mean().round(4)).reset_index().set_index("recipe")
 
 
 def main() -> None:
@@ -194,7 +189,7 @@ def main() -> None:
                 if (name, fingerprint(RECIPES[name]), seed, epochs) not in done:
                     runs.append((name, seed, epochs, options.held_out, options.device))
         study(runs, options.jobs, path, options.held_out)
-    print(table(todays(read_runs(path), options.epochs)))
+    print(table(todays(read_runs(path), options.epochs)).to_string())
 
 
 if __name__ == "__main__":

@@ -134,7 +134,7 @@ def plot_network(networks: dict[str, torch.nn.Module], input_size=(1, 28, 28)) -
     drawn = {name: blocks_of(network, input_size) for name, network in networks.items()}
     rows = max(len(blocks) for blocks, _ in drawn.values())
     style = {"size": 10 if len(drawn) == 1 else 9, "in_layout": False}
-    figure = plt.figure(figsize=(3.1 * len(drawn), 0.48 * rows + 0.25))
+    figure = plt.figure(figsize=(3.1 * len(drawn), 0.39 * rows + 0.25))
     panels = figure.subplots(1, len(drawn), squeeze=False, subplot_kw=EMPTY)[0]
     for axes, (name, (blocks, added)) in zip(panels, drawn.items()):
         axes.set(xlim=(-0.2, 6.2), ylim=(rows - 0.4, -0.7), title=name)
@@ -155,7 +155,7 @@ def plot_network(networks: dict[str, torch.nn.Module], input_size=(1, 28, 28)) -
 
 def plot_seeds(results: dict, names: list, yours: dict | None = None) -> plt.Figure:
     """results.json's seeds, a row for each recipe or (recipe, "five looks"); yours: accuracy (%) of a run, by name."""
-    figure, axes = plt.subplots(figsize=(5.4, 1 + 0.48 * len(names)))
+    figure, axes = plt.subplots(figsize=(5.4, 1.1 + 0.36 * len(names)))
     in_margin = {"transform": axes.get_yaxis_transform(), "va": "center"}
     notes = [(results["brief"], -0.95, f" the brief, {results['brief']}% ", "C4")]
     for row, name in enumerate(names):
@@ -224,7 +224,7 @@ def plot_looks(looks: torch.Tensor, scores: torch.Tensor, mean: torch.Tensor, la
 
 def plot_distortions(images: torch.Tensor, distorted_by: dict[str, torch.Tensor]) -> plt.Figure:
     """Images (N, channels, rows, columns) in grey, distorted in several named ways, a row each, with their outline."""
-    figure, grid = plt.subplots(len(distorted_by), len(images), figsize=(5.4, 0.8 * len(distorted_by)), squeeze=False)
+    figure, grid = plt.subplots(len(distorted_by), len(images), figsize=(5.4, 0.7 * len(distorted_by)), squeeze=False)
     for row, (name, distorted) in zip(grid, distorted_by.items()):
         for axes, after, before in zip(row, distorted.cpu(), images.cpu()):
             show(axes, after.mean(0), outline=before.mean(0))
@@ -242,11 +242,11 @@ def with_target(figure: plt.Figure, target: float, x: float, unit="%") -> plt.Fi
 
 def draw_lines(lines: dict, ylim: tuple, xlabel: str, ylabel="test accuracy (%)", style="o-") -> plt.Figure:
     """Lines (x, y) by name, each named at its end."""
-    figure, axes = plt.subplots(figsize=(5.4, 3.4))
+    figure, axes = plt.subplots(figsize=(5.4, 2.3))
     end, height = max(x[-1] for x, _ in lines.values()), ylim[0]
     for number, (name, (x, y)) in enumerate(sorted(lines.items(), key=lambda line: line[1][1][-1])):
         axes.plot(x, y, style, markersize=3, color=f"C{number}")
-        height = max(y[-1], height + 0.06 * (ylim[1] - ylim[0]))  # so that no two names overlap
+        height = max(y[-1], height + 0.09 * (ylim[1] - ylim[0]))  # so that no two names overlap
         point, away = (x[-1], height), (4, 0)
         if x[-1] < end / 4:  # a short line is named below its start
             point, away = (x[0], max(y[0], ylim[0] + 0.15)), (-1, -12)
@@ -281,13 +281,15 @@ def plot_sizes(results: dict, names: list[str], public: list[tuple[int, float]],
     """Test accuracy (%) against parameters: seeds' mean ± standard deviation; public: others' single runs, hollow."""
     sizes = pd.Series({name: results["recipes"][name]["parameters"] for name in names}).sort_values()
     runs = pd.DataFrame({name: runs_of(results, name) for name in sizes.index})
-    figure, axes = plt.subplots(figsize=(5.4, 4))
+    figure, axes = plt.subplots(figsize=(5.4, 2.9))
     axes.plot(*np.transpose(public), "o", color="C4", fillstyle="none", markersize=5)
     axes.errorbar(sizes, runs.mean(), yerr=runs.std(), fmt="o-", color="C0", capsize=3, markersize=5)
-    style = {"rotation": -55, "rotation_mode": "anchor", "ha": "right", "va": "center", "color": "C0"}
-    for name, top in (runs.mean() + runs.std()).items():
-        axes.annotate(name, (sizes[name], top), (-2, 4), textcoords="offset points", **style)
-    axes.set(xscale="log", xlabel="parameters (hollow: others' networks, one run each)", ylabel="test accuracy (%)")
+    for name, mean in runs.mean().items():
+        words = name.removeprefix("small, width ")
+        axes.annotate(words, (sizes[name], mean), (-6, 4), textcoords="offset points", ha="right", color="C0")
+    axes.set(
+        xscale="log", xlabel="parameters (numbers: widths; hollow: others' single runs)", ylabel="test accuracy (%)"
+    )
     axes.xaxis.set(major_locator=plt.LogLocator(subs=(1, 2, 5)), major_formatter="{x:,.0f}", minor_formatter="")
     return with_target(figure, target, 0.74)
 
@@ -295,5 +297,5 @@ def plot_sizes(results: dict, names: list[str], public: list[tuple[int, float]],
 def plot_schedule(rates, momenta, brief_rate=0.01) -> plt.Figure:
     """Learning rate and momentum, one number for each batch, over the run in %."""
     table = pd.DataFrame({"learning rate": rates, "momentum": momenta}, index=np.linspace(0, 100, len(rates)))
-    panels = table.plot(subplots=True, title=[*table], legend=False, figsize=(5.4, 3.4), xlabel="part of the run (%)")
+    panels = table.plot(subplots=True, title=[*table], legend=False, figsize=(5.4, 2.4), xlabel="part of the run (%)")
     return with_target(panels[0].figure, brief_rate, 0.4, unit="")
