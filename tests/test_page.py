@@ -2,10 +2,13 @@
 
 import copy
 import html
+import itertools
 import json
 import math
+import os
 import re
 import shutil
+import subprocess
 from types import SimpleNamespace
 from unittest import mock
 
@@ -508,3 +511,30 @@ def test_an_accessibility_checker_finds_nothing(opened):
         found = axe.run(opened, options={"resultTypes": ["violations"]}).response["violations"]
         assert [(rule["id"], rule["nodes"][0]["html"]) for rule in found] == []
         assert opened.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.skipif(not shutil.which("firefox-esr"), reason="no Firefox is installed")
+def test_firefox_answers_as_well(output, tmp_path):
+    """Over WebDriver BiDi: commands as JSON through a socket, whose address Firefox prints."""
+    websocket, count = pytest.importorskip("websocket"), itertools.count()
+    (tmp_path / "page.html").write_text(output[1], encoding="utf-8")
+    command = ["firefox-esr", "--headless", "--remote-debugging-port", "0", "--profile", str(tmp_path)]
+    firefox = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "HOME": str(tmp_path)})
+    try:
+        address = next(filter(None, (re.search(r"ws://\S+", line) for line in firefox.stderr)))[0]
+        socket = websocket.create_connection(f"{address}/session", suppress_origin=True, timeout=60)
+
+        def ask(method, **params):
+            number = next(count)
+            socket.send(json.dumps({"id": number, "method": method, "params": params}))
+            replies = (json.loads(socket.recv()) for _ in itertools.count())
+            return next(reply for reply in replies if reply.get("id") == number)["result"]
+
+        ask("session.new", capabilities={})
+        tab = ask("browsingContext.getTree")["contexts"][0]["context"]
+        ask("browsingContext.navigate", context=tab, url=(tmp_path / "page.html").as_uri(), wait="complete")
+        script = "think(); document.querySelector('#answer').innerText"
+        found = ask("script.evaluate", expression=script, target={"context": tab}, awaitPromise=False)
+        assert found["result"]["value"].startswith("Answer: 4 ")
+    finally:
+        firefox.kill()
