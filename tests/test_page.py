@@ -441,7 +441,7 @@ def test_the_training_is_a_slider(opened, made):
         answers = log_probabilities(model, *[image for image, _ in made.examples]).argmax(1).tolist()
         assert [int(mark) for mark in marks] == answers
     assert answer(opened) == trained
-    play = opened.get_by_role("button", name="Play its training")
+    play = opened.get_by_role("button", name="Train as submitted")
     opened.evaluate(
         """window.played = [];
            new MutationObserver(([{target}]) => played.push(target.textContent))
@@ -493,7 +493,7 @@ def test_the_map_that_the_answer_needs_most_is_named(opened, made):
     layer, map = min(odds, key=odds.get)
     words = f"Of all maps, the answer 4 needs map {map} of layer {layer} most: without it, "
     opened.locator("#needed", has_text=words).wait_for(timeout=120_000)
-    after = text(opened, "#needed").removeprefix(words).split(". ")[0]
+    after = text(opened, "#needed").removeprefix(words).removeprefix("still ").split(". ")[0]
     opened.get_by_role("button", name="Show it").click()
     assert opened.evaluate("() => { $('off').click(); think(); return $('needed').textContent; }") == ""  # at once
     assert text(opened, "#without").startswith(f"Without map {map} of layer {layer}: {after}")
