@@ -114,4 +114,4 @@ def table_of_times(results: dict, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 if __name__ == "__main__":
-    measure(repetitions=5).to_csv(CSV, index_label="way", float_format="%.4g", lineterminator="\n")
+    measure(repetitions=3).to_csv(CSV, index_label="way", float_format="%.4g", lineterminator="\n")
