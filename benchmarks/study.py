@@ -164,8 +164,9 @@ def study(runs: list[tuple], jobs: int, path: Path, held_out=False) -> None:
 def table(rows: pd.DataFrame) -> pd.DataFrame:
     """Complete runs at their last epoch: accuracy (%) over seeds, and the mean loss."""
     last = rows[rows["epoch"] == rows["epochs"]].groupby(["recipe", "looks", "parameters", "epochs"], sort=False)
-    found = last["test_accuracy"].agg(n="count", mean="mean", std="std", worst="min", best="max").round(2)
-    return found.assign(loss=last["test_loss"].mean().round(4)).reset_index().set_index("recipe")
+    found = last["test_accuracy"].agg(mean="mean", std="std", worst="min", best="max").map("{:.2f}".format)
+    found = found.assign(loss=last["test_loss"].mean().map("{:.4f}".format), n=last.size())
+    return found.reset_index().set_index("recipe")
 
 
 def main() -> None:
