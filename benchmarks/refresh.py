@@ -105,7 +105,9 @@ def parts_of(cells: dict) -> dict[str, str]:
     found, seconds = read_results(), pd.read_csv(speed.CSV).set_index("way")
     parts = {
         "table": markdown(summary_table(found, ["as submitted", "final", "quick", SMALLEST])),
-        "bar": markdown(table_of_the_bar(found, ["as submitted", "final", *(small(width).name for width in WIDTHS)])),
+        "bar": markdown(
+            table_of_the_bar(found, ["as submitted", "final", *(small(width).name for width in WIDTHS[:4])])
+        ),
         "study": markdown(study.table(study.todays(study.read_runs()))),
         "speed": markdown(speed.table(seconds)),
         "times": markdown(speed.table_of_times(found, seconds)),

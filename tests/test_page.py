@@ -309,6 +309,7 @@ def test_a_drawn_digit_is_answered_at_once_and_undo_goes_back(opened):
     centre = torch.stack([ink.sum(axis) @ torch.arange(28.0).double() for axis in (1, 0)]) / ink.sum()
     assert (centre - 14).abs().max() < 0.55 and 18 <= max((ink > 64).any(axis).sum() for axis in (0, 1)) <= 21
     opened.click("#examples button >> nth=4")
+    text(opened, "#answer")  # placed with the next frame
     assert opened.evaluate("drawn.example.pixels.every((value, i) => value === digit.pixels[i])")
     opened.click("#undo")
     # What a point of a stroke costs until it can be painted: placing, answering, drawing all maps, and the layout.
