@@ -442,7 +442,7 @@ def test_the_training_is_a_slider(opened, made):
         answers = log_probabilities(model, *[image for image, _ in made.examples]).argmax(1).tolist()
         assert [int(mark) for mark in marks] == answers
     assert answer(opened) == trained
-    play = opened.get_by_role("button", name="Play as submitted's training")
+    play = opened.get_by_role("button", name="Play training")
     opened.evaluate(
         """window.played = [];
            new MutationObserver(([{target}]) => played.push(target.textContent))
