@@ -59,7 +59,7 @@ def summary_table(results: dict, names: list[str]) -> pd.DataFrame:
     for name in names:
         runs, recipe = runs_of(results, name), results["recipes"][name]
         rows[f"*{name}*"] = [f"{runs.mean():.2f} ± {runs.std():.2f}%", f"{recipe['parameters']:,}", recipe["epochs"]]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=["test accuracy", "parameters", "epochs"])
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["accuracy", "parameters", "epochs"])
 
 
 def closing_table(results: dict, yours: dict[tuple[str, str], float]) -> pd.DataFrame:
