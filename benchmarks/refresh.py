@@ -185,7 +185,7 @@ def photograph(document: str) -> None:
         opened.set_content(document)
         opened.locator("input[name=network]").first.check()  # as submitted
         opened.evaluate("keep({layer: 7, map: 4, row: 6, column: 6})")  # in conv3
-        opened.locator("#needed", has_text=re.compile("Of all maps|Whichever")).wait_for()  # it takes a while
+        opened.locator("#needed", has_text=re.compile("Of the maps|Whichever")).wait_for()  # it takes a while
         opened.screenshot(path=still)
     Image.open(still).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(still, optimize=True)
 

@@ -492,7 +492,7 @@ def test_the_map_that_the_answer_needs_most_is_named(opened, made):
         for map in range(operation.shape[1]):
             odds[layer, map] = zeroed(model, image, operation.name.removesuffix(".add"), map)[4].exp().logit()
     layer, map = min(odds, key=odds.get)
-    words = f"Of all maps, the answer 4 needs map {map} of layer {layer} most: without it, "
+    words = f"Of the maps that are on, the answer 4 needs map {map} of layer {layer} most: without it, "
     opened.locator("#needed", has_text=words).wait_for(timeout=120_000)
     after = text(opened, "#needed").removeprefix(words).removeprefix("still ").split(". ")[0]
     opened.get_by_role("button", name="Show it").click()
