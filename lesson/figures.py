@@ -287,9 +287,8 @@ def plot_sizes(results: dict, names: list[str], public: list[tuple[int, float]],
     for name, mean in runs.mean().items():
         words = name.removeprefix("small, width ")
         axes.annotate(words, (sizes[name], mean), (-6, 4), textcoords="offset points", ha="right", color="C0")
-    axes.set(
-        xscale="log", xlabel="parameters (numbers: widths; hollow: others' single runs)", ylabel="test accuracy (%)"
-    )
+    axes.set(xscale="log", ylabel="test accuracy (%)")
+    axes.set_xlabel("parameters (numbers: widths; hollow: others' single runs)")
     axes.xaxis.set(major_locator=plt.LogLocator(subs=(1, 2, 5)), major_formatter="{x:,.0f}", minor_formatter="")
     return with_target(figure, target, 0.74)
 
