@@ -76,10 +76,7 @@ def closing_table(results: dict, yours: dict[tuple[str, str], float]) -> pd.Data
 
 
 def table_of_the_bar(results: dict, names: list[str]) -> pd.DataFrame:
-    """How recipes stand against 99.4%: runs of which each of the last five epochs is there, and from when on they are.
-
-    The epoch is the first from which more than half of the runs stay at 99.4% or above.
-    """
+    """In how many runs each of the last five epochs is at 99.4% or above, and from when on more than half stay there."""
     rows = {}
     for name in names:
         recipe, last_five = results["recipes"][name], runs_of(results, name, "least_of_last_five")
@@ -87,6 +84,6 @@ def table_of_the_bar(results: dict, names: list[str]) -> pd.DataFrame:
             "parameters": f"{recipe['parameters']:,}",
             "epochs": recipe["epochs"],
             "runs at 99.4% in the last five": f"{(last_five >= 99.4).sum()} of {len(last_five)}",
-            "at 99.4% from epoch": f"{recipe['epochs_to']['99.4']:g}" if recipe["epochs_to"]["99.4"] else "never",
+            "at 99.4% from epoch": recipe["epochs_to"]["99.4"] or "never",
         }
     return pd.DataFrame.from_dict(rows, orient="index")

@@ -319,7 +319,7 @@ def test_a_run_holds_the_bar_where_none_of_its_last_epochs_is_below():
     table = table_of_the_bar(found, ["final", "repaired"])
     assert table["runs at 99.4% in the last five"].tolist() == ["2 of 2", "1 of 2"]
     assert found["recipes"]["final"]["epochs_to"] == {"99.0": 1, "99.3": 1, "99.4": 4}
-    assert table["at 99.4% from epoch"].tolist() == ["4", "never"]
+    assert table["at 99.4% from epoch"].tolist() == [4, "never"]
 
 
 def test_the_run_that_is_shown_as_dead_is_dead():
