@@ -29,7 +29,7 @@ BACKGROUND = -MEAN / STD  # a black pixel, normalised
 SHIFTS = [(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)]  # rows down, columns to the right: the five looks
 
 STYLE = {  # for plt.rcParams.update: legible on a phone, colours that the colour-blind can tell apart
-    "figure.figsize": (5.4, 2.2), "figure.dpi": 110, "figure.constrained_layout.use": True,
+    "figure.figsize": (5.4, 2.2), "figure.dpi": 100, "figure.constrained_layout.use": True,
     "font.size": 10, "axes.titlesize": 10.5, "axes.titlelocation": "left",
     "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
     "axes.prop_cycle": plt.cycler(color=["#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"]),  # Okabe and Ito's
@@ -334,7 +334,7 @@ class LiveCurves:
 
 def plot_curves(history: pd.DataFrame, title="", target: float | None = None, epochs=None) -> plt.Figure:
     """Loss, accuracy and learning rate by epoch, from fit's history; target is a line across the accuracy."""
-    figure, panels = plt.subplots(3, 1, figsize=(5.4, 3.8), sharex=True, height_ratios=[3, 3, 1.5])
+    figure, panels = plt.subplots(3, 1, figsize=(5.4, 3.4), sharex=True, height_ratios=[3, 3, 1.5])
     for axes, name in zip(panels, ("loss", "accuracy")):
         axes.plot(history["epoch"], history[f"train_{name}"], "C3o-", markersize=4, label="training")
         axes.plot(history["epoch"], history[f"test_{name}"], "C0s-", markersize=4, label="test")

@@ -1,16 +1,14 @@
 """Execute a notebook in place, and show how far it is: python -m benchmarks.execute [S6_Part2.ipynb]
 
-It is written once, when all its cells have run; where one fails, its error is shown and the file stays as it was.
+It is written when all its cells have run; where one fails, its error is shown and the file stays as it was.
 """
 
 import argparse
 import re
-import sys
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
 from tqdm import tqdm
 
 NOTEBOOK = Path(__file__).resolve().parent.parent / "S6_Part2.ipynb"
@@ -38,27 +36,21 @@ class WatchedClient(NotebookClient):
 
 
 def execute(path: Path) -> None:
-    """Run a notebook's cells in its own folder and store their outputs; exit with the error where one fails."""
+    """Run a notebook's cells in its own folder and store their outputs; an error is raised, and nothing stored."""
     notebook = nbformat.read(path, as_version=4)
     where = {"metadata": {"path": str(path.resolve().parent)}}
     quiet = ["--log-level=ERROR"]  # the kernel warns that it is reached through a port of this machine
     with tqdm(total=len(notebook.cells), bar_format=LOOK) as bar:
         options = {"timeout": None, "record_timing": False, "resources": where, "extra_arguments": quiet}
-        try:
-            WatchedClient(notebook, bar, **options).execute()
-        except CellExecutionError as error:
-            sys.exit(f"\n{error}\nThe notebook's file is as it was.")
-    unfinished = path.with_suffix(".unfinished")
-    nbformat.write(notebook, unfinished)
-    unfinished.replace(path)  # whole at any moment
+        WatchedClient(notebook, bar, **options).execute()
+    nbformat.write(notebook, path)
+    print(f"{path.name} now holds the outputs of this run.")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("notebook", nargs="?", type=Path, default=NOTEBOOK, help="default: S6_Part2.ipynb")
-    path = parser.parse_args().notebook
-    execute(path)
-    print(f"{path.name} now holds the outputs of this run.")
+    execute(parser.parse_args().notebook)
 
 
 if __name__ == "__main__":

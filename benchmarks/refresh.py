@@ -87,12 +87,6 @@ def results(rows: pd.DataFrame, mistakes: pd.DataFrame) -> dict:
     }
 
 
-def as_json(value) -> str:
-    """JSON with a line for each field, and each list or table of numbers on one line."""
-    innermost = re.compile(r"\[[^][]*\]|\{[^{}\[]*\}")
-    return innermost.sub(lambda numbers: " ".join(numbers[0].split()), json.dumps(value, indent=1)) + "\n"
-
-
 def stored(cell, kind: str) -> str | None:
     """What a cell's last output of a kind holds, such as text/html."""
     found = [output.data[kind] for output in cell.get("outputs", []) if kind in output.get("data", {})]
@@ -134,12 +128,8 @@ def page_output(words: str) -> str:
 
 def results_json() -> bytes:
     rows = study.todays(study.read_runs())
-    return as_json(results(rows, pd.read_csv(study.mistakes_of(study.ACCURACY), dtype={"fingerprint": str}))).encode()
-
-
-def page_document(output: str) -> bytes:
-    """The page, made again from page.html and the networks that the notebook's output holds."""
-    return page.render(page.data_of(html.unescape(output))).encode()
+    mistakes = pd.read_csv(study.mistakes_of(study.ACCURACY), dtype={"fingerprint": str})
+    return (json.dumps(results(rows, mistakes), indent=0) + "\n").encode()
 
 
 def notebook_file(notebook: nbformat.NotebookNode, cells: dict) -> bytes:
@@ -155,22 +145,21 @@ def notebook_file(notebook: nbformat.NotebookNode, cells: dict) -> bytes:
     return (nbformat.writes(notebook) + "\n").encode()
 
 
-def text_file(name: str, cells: dict) -> bytes:
-    return with_parts((ROOT / name).read_text(encoding="utf-8"), parts_of(cells)).encode()
-
-
 def made_files() -> list[tuple[str, Callable[[], bytes]]]:
     """Every made file and the function that makes it, in the order in which they need each other."""
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     cells = {tag: cell for cell in notebook.cells for tag in cell.metadata.get("tags", [])}
     files = [("lesson/results.json", results_json)]
     if shown := stored(cells["page"], "text/html"):  # else it waits for an execution
-        files.append(("docs/index.html", partial(page_document, shown)))
+        files.append(("docs/index.html", lambda: page.render(page.data_of(html.unescape(shown))).encode()))
     files.append((NOTEBOOK.name, partial(notebook_file, notebook, cells)))
     for tag, cell in cells.items():
         if tag.startswith("image:") and (picture := stored(cell, "image/png")):
             files.append((f"images/{tag.removeprefix('image:')}.png", partial(base64.b64decode, picture)))
-    return files + [(name, partial(text_file, name, cells)) for name in ("README.md", "benchmarks/README.md")]
+    for name in ("README.md", "benchmarks/README.md"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        files.append((name, lambda text=text: with_parts(text, parts_of(cells)).encode()))
+    return files
 
 
 def photograph(document: str) -> None:

@@ -3,11 +3,9 @@
     python -m benchmarks.study --recipes "as submitted" final --seeds 1 2 3 4 5 --jobs 2
     python -m benchmarks.study --held-out --recipes fast    trains on 50,000 images, tests on the other 10,000
     python -m benchmarks.study --out trial.csv              records elsewhere than in the committed rows
-    python -m benchmarks.study --table                      the table of today's runs, trains nothing
 
-A run (recipe, its fingerprint, seed, epochs) that the file holds is skipped: a study that was stopped goes on where it
-was, and a recipe that has changed is run again. A run has a row an epoch, and one with five looks at the end;
-accuracy_mistakes.csv has what it got wrong on the test images.
+A run (recipe, fingerprint, seed, epochs) that the file holds is skipped: a study that was stopped goes on, and a recipe
+that has changed is run again. accuracy_mistakes.csv has what the runs got wrong on the test images.
 """
 
 import argparse
@@ -124,29 +122,29 @@ def mistakes_of(path: Path) -> Path:
     return path.with_stem(f"{path.stem}_mistakes")
 
 
-def load_images(held_out: bool, device="cpu") -> tuple[TensorDataset, TensorDataset]:
+def load_images(held_out: bool) -> tuple[TensorDataset, TensorDataset]:
     """What to train and what to test on: MNIST's own two sets, or the training set's first 50,000 and the rest."""
-    train_set, test_set = load_mnist(ROOT / "data", device)
+    train_set, test_set = load_mnist(ROOT / "data")
     if held_out:
         train_set, test_set = TensorDataset(*train_set[:50_000]), TensorDataset(*train_set[50_000:])
     return train_set, test_set
 
 
-def run(name: str, seed: int, epochs: int, held_out=False, device="cpu") -> tuple[pd.DataFrame, pd.DataFrame]:
+def run(name: str, seed: int, epochs: int, held_out=False) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Train one recipe with one seed on one thread; return rows for the files: its history, and its mistakes."""
     torch.set_num_threads(1)
-    train_set, test_set = load_images(held_out, device)
+    train_set, test_set = load_images(held_out)
     recipe, (images, labels) = RECIPES[name], test_set.tensors
-    model, history = run_recipe(recipe, train_set, test_set, device, seed, epochs, after_epoch=lambda history: None)
+    model, history = run_recipe(recipe, train_set, test_set, "cpu", seed, epochs, after_epoch=lambda history: None)
     outputs, mistakes = {1: log_probabilities(model, images), 5: five_looks(model, images)}, []
     for looks, output in outputs.items():
-        answers = pd.DataFrame({"looks": looks, "label": labels.cpu(), "answer": output.argmax(1).cpu()})
+        answers = pd.DataFrame({"looks": looks, "label": labels, "answer": output.argmax(1)})
         mistakes.append(answers[answers["label"] != answers["answer"]].reset_index(names="image"))
     accuracy, loss = 100 * (1 - len(mistakes[1]) / len(labels)), F.nll_loss(outputs[5], labels).item()
     last = history.tail(1).assign(looks=5, test_accuracy=accuracy, test_loss=loss)
     run_of = {"recipe": name, "fingerprint": fingerprint(recipe), "seed": seed, "epochs": epochs}
     made_by = {"parameters": count_parameters(model), "probe": probe(recipe, train_set), "commit": commit()}
-    machine = {"threads": 1, "torch": torch.__version__, "device": str(device)}
+    machine = {"threads": 1, "torch": torch.__version__, "device": "cpu"}
     # The run counts as complete when its last line is there.
     rows = pd.concat([last, history.assign(looks=1)]).assign(**run_of, **made_by, **machine)[COLUMNS]
     return rows, pd.concat(mistakes).assign(**run_of)[[*RUN, "looks", "image", "label", "answer"]]
@@ -175,21 +173,17 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3, 4, 5])
     parser.add_argument("--epochs", type=int, help="default: the recipe's own")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs side by side, one thread each")
-    parser.add_argument("--device", default="cpu")
     parser.add_argument("--held-out", action="store_true", help="train on 50,000 training images, test on the others")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: accuracy.csv, or held_out.csv")
-    parser.add_argument("--table", action="store_true", help="print the table of today's runs, train nothing")
     options = parser.parse_args()
     path = options.out or (HELD_OUT if options.held_out else ACCURACY)
-    if not options.table:
-        done = set(read_runs(path)[RUN].itertuples(index=False, name=None))
-        runs = []
-        for seed in options.seeds:
-            for name in options.recipes:
-                epochs = options.epochs or RECIPES[name].epochs
-                if (name, fingerprint(RECIPES[name]), seed, epochs) not in done:
-                    runs.append((name, seed, epochs, options.held_out, options.device))
-        study(runs, options.jobs, path, options.held_out)
+    done, runs = set(read_runs(path)[RUN].itertuples(index=False, name=None)), []
+    for seed in options.seeds:
+        for name in options.recipes:
+            epochs = options.epochs or RECIPES[name].epochs
+            if (name, fingerprint(RECIPES[name]), seed, epochs) not in done:
+                runs.append((name, seed, epochs, options.held_out))
+    study(runs, options.jobs, path, options.held_out)
     print(table(todays(read_runs(path), options.epochs)).to_string())
 
 

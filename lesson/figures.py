@@ -10,6 +10,7 @@ from matplotlib.colors import LinearSegmentedColormap
 
 from helpers import SHIFTS
 from lesson.fields import Operation, trace
+from lesson.recipes import Recipe
 from lesson.results import runs_of
 
 SIGNS = LinearSegmentedColormap.from_list("signs", ["#e69f00", "white", "#003a66"])  # below zero, zero, above
@@ -39,7 +40,6 @@ def plot_convolution(digit, kernel, result, row: int, column: int) -> plt.Figure
     show(middle, patch * kernel, "pixel × kernel", abs(kernel).max(), texts)
     show(right, result, "the map, 26×26", abs(result).max())
     middle.set_xlabel(f"their sum: {result[row, column]:z.1f}")
-    right.set_xlabel("blue: above zero\norange: below")
     for axes, side in [(left, 3), (right, 1)]:
         axes.add_patch(plt.Rectangle((column - 0.5, row - 0.5), side, side, fill=False, color="C3", linewidth=2))
     return figure
@@ -129,37 +129,33 @@ def blocks_of(model: torch.nn.Module, input_size: tuple) -> tuple[list[dict], li
     return blocks, added
 
 
-def plot_network(networks: dict[str, torch.nn.Module], input_size=(1, 28, 28)) -> plt.Figure:
-    """Networks by name, side by side: maps, parameters and fields from top to bottom."""
-    drawn = {name: blocks_of(network, input_size) for name, network in networks.items()}
-    rows = max(len(blocks) for blocks, _ in drawn.values())
-    style = {"size": 10 if len(drawn) == 1 else 9, "in_layout": False}
-    figure = plt.figure(figsize=(3.1 * len(drawn), 0.39 * rows + 0.25))
-    panels = figure.subplots(1, len(drawn), squeeze=False, subplot_kw=EMPTY)[0]
-    for axes, (name, (blocks, added)) in zip(panels, drawn.items()):
-        axes.set(xlim=(-0.2, 6.2), ylim=(rows - 0.4, -0.7), title=name)
-        for y, block in enumerate(blocks):
-            side = max(0.8 * (*block["shape"], 1)[1] / input_size[1], 0.12)  # or a map of one pixel would be a dot
-            for sheet in reversed(range(min(block["shape"][0], 6))):
-                corner = (0.4 - side / 2 + 0.055 * sheet, y - side / 2 - 0.03 * sheet)
-                axes.add_patch(plt.Rectangle(corner, side, side, facecolor="white", edgecolor="C0"))
-            shape, seen = ("×".join(map(str, numbers)) for numbers in (block["shape"], block["field"]))
-            cost = f"{block['parameters']:,} parameters, " if block["parameters"] else ""
-            axes.text(1.24, y - 0.03, f"{block['name']}: {shape}", **style, va="bottom", weight="bold")
-            axes.text(1.24, y + 0.03, f"{cost}sees {seen}", **style, va="top")
-        for first, last in added:
-            curve = {"arrowstyle": "->", "connectionstyle": "arc3,rad=0.5", "color": "C3"}
-            axes.annotate("", (0.15, last), (0.15, first), arrowprops=curve)
+def plot_network(network: torch.nn.Module, title="", input_size=(1, 28, 28)) -> plt.Figure:
+    """A network's maps, parameters and fields, from top to bottom."""
+    blocks, added = blocks_of(network, input_size)
+    figure, axes = plt.subplots(figsize=(3.1, 0.39 * len(blocks) + 0.25), subplot_kw=EMPTY)
+    axes.set(xlim=(-0.2, 6.2), ylim=(len(blocks) - 0.4, -0.7), title=title)
+    for y, block in enumerate(blocks):
+        side = max(0.8 * (*block["shape"], 1)[1] / input_size[1], 0.12)  # or a map of one pixel would be a dot
+        for sheet in reversed(range(min(block["shape"][0], 6))):
+            corner = (0.4 - side / 2 + 0.055 * sheet, y - side / 2 - 0.03 * sheet)
+            axes.add_patch(plt.Rectangle(corner, side, side, facecolor="white", edgecolor="C0"))
+        shape, seen = ("×".join(map(str, numbers)) for numbers in (block["shape"], block["field"]))
+        cost = f"{block['parameters']:,} parameters, " if block["parameters"] else ""
+        axes.text(1.24, y - 0.03, f"{block['name']}: {shape}", size=10, in_layout=False, va="bottom", weight="bold")
+        axes.text(1.24, y + 0.03, f"{cost}sees {seen}", size=10, in_layout=False, va="top")
+    for first, last in added:
+        curve = {"arrowstyle": "->", "connectionstyle": "arc3,rad=0.5", "color": "C3"}
+        axes.annotate("", (0.15, last), (0.15, first), arrowprops=curve)
     return figure
 
 
-def plot_seeds(results: dict, names: list, yours: dict | None = None) -> plt.Figure:
-    """results.json's seeds, a row for each recipe or (recipe, "five looks"); yours: accuracy (%) of a run, by name."""
-    figure, axes = plt.subplots(figsize=(5.4, 1.1 + 0.36 * len(names)))
+def plot_seeds(results: dict, names: list[str], yours: dict | None = None) -> plt.Figure:
+    """results.json's seeds, a row for each recipe; yours: accuracy (%) of a run, by name."""
+    figure, axes = plt.subplots(figsize=(5.4, 1.1 + 0.32 * len(names)))
     in_margin = {"transform": axes.get_yaxis_transform(), "va": "center"}
     notes = [(results["brief"], -0.95, f" the brief, {results['brief']}% ", "C4")]
     for row, name in enumerate(names):
-        runs = runs_of(results, name) if isinstance(name, str) else runs_of(results, name[0], "five_looks")
+        runs = runs_of(results, name)
         heights = row - 0.2 + 0.25 * (0.618 * np.arange(len(runs)) % 1)  # so that equal runs show
         axes.plot(runs, heights, "o", color="C0", alpha=0.5, markersize=5)
         axes.errorbar(runs.mean(), row + 0.22, xerr=runs.std(), fmt="D", color="C3", capsize=3, markersize=5)
@@ -173,7 +169,7 @@ def plot_seeds(results: dict, names: list, yours: dict | None = None) -> plt.Fig
         side = "left" if x < sum(axes.get_xlim()) / 2 else "right"  # where there is room
         axes.text(x, y, words, color=colour, ha=side, zorder=0.5, **ON_WHITE)
     axes.locator_params(axis="x", steps=[1, 2, 5, 10], nbins=5)
-    axes.set_yticks(range(len(names)), [name if isinstance(name, str) else ", ".join(name) for name in names])
+    axes.set_yticks(range(len(names)), names)
     axes.set(ylim=(len(names) - 0.5, -1.2), xmargin=0.15, xlabel="test accuracy after the last epoch (%)")
     return figure
 
@@ -246,11 +242,11 @@ def draw_lines(lines: dict, ylim: tuple, xlabel: str, ylabel="test accuracy (%)"
     end, height = max(x[-1] for x, _ in lines.values()), ylim[0]
     for number, (name, (x, y)) in enumerate(sorted(lines.items(), key=lambda line: line[1][1][-1])):
         axes.plot(x, y, style, markersize=3, color=f"C{number}")
-        height = max(y[-1], height + 0.09 * (ylim[1] - ylim[0]))  # so that no two names overlap
+        height = min(max(y[-1], height + 0.12 * (ylim[1] - ylim[0])), ylim[1])  # so that no two names overlap
         point, away = (x[-1], height), (4, 0)
         if x[-1] < end / 4:  # a short line is named below its start
-            point, away = (x[0], max(y[0], ylim[0] + 0.15)), (-1, -12)
-        axes.annotate(name, point, away, textcoords="offset points", color=f"C{number}", annotation_clip=False)
+            point, away = (x[0], min(max(y[0], ylim[0] + 0.15), ylim[1])), (-1, -12)
+        axes.annotate(name, point, away, "data", "offset points", color=f"C{number}", annotation_clip=False, **ON_WHITE)
     axes.set(xlabel=xlabel, ylabel=ylabel, ylim=ylim, xlim=(0, None))
     axes.xaxis.set_major_locator(plt.MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     return figure
@@ -284,17 +280,21 @@ def plot_sizes(results: dict, names: list[str], public: list[tuple[int, float]],
     figure, axes = plt.subplots(figsize=(5.4, 2.9))
     axes.plot(*np.transpose(public), "o", color="C4", fillstyle="none", markersize=5)
     axes.errorbar(sizes, runs.mean(), yerr=runs.std(), fmt="o-", color="C0", capsize=3, markersize=5)
-    for name, mean in runs.mean().items():
-        words = name.removeprefix("small, width ")
-        axes.annotate(words, (sizes[name], mean), (-6, 4), textcoords="offset points", ha="right", color="C0")
-    axes.set(xscale="log", ylabel="test accuracy (%)")
-    axes.set_xlabel("parameters (numbers: widths; hollow: others' single runs)")
+    for name, size, mean in zip(sizes.index, sizes, runs.mean()):
+        axes.annotate(name.split()[-1], (size, mean), (5, -9), textcoords="offset points", color="C0")
+    axes.set(xscale="log", ylabel="test accuracy (%)", xlabel="parameters (numbers: widths; hollow: others' runs)")
     axes.xaxis.set(major_locator=plt.LogLocator(subs=(1, 2, 5)), major_formatter="{x:,.0f}", minor_formatter="")
     return with_target(figure, target, 0.74)
 
 
-def plot_schedule(rates, momenta, brief_rate=0.01) -> plt.Figure:
-    """Learning rate and momentum, one number for each batch, over the run in %."""
-    table = pd.DataFrame({"learning rate": rates, "momentum": momenta}, index=np.linspace(0, 100, len(rates)))
-    panels = table.plot(subplots=True, title=[*table], legend=False, figsize=(5.4, 2.4), xlabel="part of the run (%)")
+def plot_schedule(recipe: Recipe, brief_rate=0.01) -> plt.Figure:
+    """A recipe's learning rate and momentum over its run in %: of a thousand batches, in which nothing is trained."""
+    optimizer = recipe.optimizer([torch.zeros(1, requires_grad=True)])
+    scheduler, groups = recipe.scheduler(optimizer, 1000), []
+    for _ in range(1000):
+        groups.append({**optimizer.param_groups[0]})
+        optimizer.step()
+        scheduler.step()
+    table = pd.DataFrame(groups, index=np.linspace(0, 100, 1000))[["lr", "momentum"]]
+    panels = table.plot(subplots=True, title=["learning rate", "momentum"], legend=False, xlabel="part of the run (%)")
     return with_target(panels[0].figure, brief_rate, 0.4, unit="")

@@ -9,13 +9,6 @@ import pytest
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
 
-LONGEST = ["S6_Part2.ipynb", "test_page.py", "test_notebook.py"]
-
-
-def pytest_collection_modifyitems(items):
-    """The longest files first, so that the workers end at about the same time."""
-    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
-
 
 @pytest.fixture
 def notebook():

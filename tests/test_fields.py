@@ -58,8 +58,6 @@ def test_every_row_is_what_is_measured(network):
 def test_names_are_those_of_the_text():
     names = ["stem", "down1", "residual1", "residual2", "pool", "widen", "down2", "head"]
     assert receptive_field(final_network())["layer"].tolist() == names
-    names = ["stem", "down1.0", "down1.1", "residual1", "down2.0", "down2.1", "residual2", "head"]
-    assert receptive_field(fast_network())["layer"].tolist() == names
     table = receptive_field(nn.Sequential(nn.Conv2d(1, 4, 1), nn.ReLU()))  # without geometry
     assert table.values.tolist() == [["image", 1, 1, 0, 28, 1, 0, 1]]
 
@@ -72,17 +70,6 @@ def test_known_networks():
     later = receptive_field(models.mobilenet_v3_small(weights=None), (3, 64, 64))[2:]  # from its first mean on
     assert (later["start"] <= 0).all() and (later["start"] + later["receptive_field"] >= 64).all()
     assert later["jump"].iloc[1:].eq(0).all()  # from one output to the next, nothing moves
-
-
-def test_the_operations_hold_what_was_given():
-    model = nn.Sequential(nn.Conv2d(1, 6, 3, stride=2), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(6 * 13 * 13, 10))
-    image, convolution, relu, view, linear = trace(model)
-    assert (image.name, image.kind, image.shape) == ("image", "image", (1, 1, 28, 28))
-    assert (convolution.name, convolution.kind, convolution.inputs) == ("0", "convolution", [0])
-    assert torch.equal(convolution.arguments["weight"], model[0].weight) and convolution.arguments["stride"] == [2, 2]
-    assert convolution.arguments["input"] is None and convolution.window[1] == (2, 2)
-    assert (relu.name, relu.kind, relu.inputs, relu.shape) == ("1", "relu", [1], (1, 6, 13, 13))
-    assert (view.inputs, linear.kind, linear.inputs, linear.shape) == ([2], "addmm", [3], (1, 10))
 
 
 def test_what_lies_beside_the_answer_is_neither_listed_nor_refused():
@@ -169,11 +156,6 @@ def test_branches_of_different_jumps_join_as_features_only():
     assert last(Calls(lambda x: x * F.max_pool2d(x, 26))) == 30  # spread over a map of which it sees a part
 
 
-def test_the_overhang_of_a_pool_counts_as_seen_like_padding():
-    model = nn.Sequential(nn.MaxPool2d(3, 3, ceil_mode=True), nn.Conv2d(1, 1, 10))
-    assert last(model) == 30 and measured_receptive_field(model) == (28, 28)
-
-
 SEEN = {  # the field after it, of the convolution's 3; 27 more where it sees the whole map
     "adaptive average pool": (nn.AdaptiveAvgPool2d(1), 30),
     "adaptive maximum pool": (nn.AdaptiveMaxPool2d(1), 30),
@@ -184,6 +166,7 @@ SEEN = {  # the field after it, of the convolution's 3; 27 more where it sees th
     "the same, spread first": (lambda x: F.max_pool2d(x * F.avg_pool2d(x, x.shape[2:]).expand_as(x), 3), 30),
     "a number made of the map": (lambda x: x - x.mean(), 30),
     "pools that step by their kernel": (lambda x: F.avg_pool2d(F.max_pool2d(x, 2), 2), 3 + 1 + 2),
+    "a pool's overhang": (nn.Sequential(nn.MaxPool2d(3, 3, ceil_mode=True), nn.Conv2d(4, 1, 10)), 3 + 2 + 27),
     "channels sliced, spread, in chunks": (lambda x: torch.cat(x[:, :1].expand(-1, 4, -1, -1).chunk(2, 1), 1), 3),
     "channels shuffled": (lambda x: x.view(-1, 2, 2, 28, 28).transpose(1, 2).reshape(-1, 4, 28, 28), 3),
     "in place": (lambda x: F.relu_(x.add_(1)), 3),

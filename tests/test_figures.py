@@ -12,10 +12,11 @@ from torch.nn.utils.parametrizations import weight_norm
 from helpers import SHIFTS, STYLE, shifted
 from lesson import figures
 from lesson.networks import final_network
+from lesson.recipes import COMPANIONS
 
 plt.rcParams.update({**STYLE, "figure.max_open_warning": 0})
 RECIPES = {  # of final, the mean is 99.37, the median 99.3
-    "final": {"last": {"1": 99.2, "2": 99.3, "4": 99.61}, "five_looks": {"1": 99.4, "2": 99.5}, "parameters": 18_226},
+    "final": {"last": {"1": 99.2, "2": 99.3, "4": 99.61}, "parameters": 18_226},
     "small": {"last": {"1": 99.0, "2": 99.1, "3": 99.5}, "parameters": 2_020},
 }
 RECIPES["final"]["by_epoch"], RECIPES["small"]["by_epoch"] = [99.1, 99.2, 99.25], [98.1, 99.3]
@@ -86,7 +87,7 @@ def blocks_drawn(axes):
 
 
 def test_a_network_is_drawn_with_its_maps_parameters_and_sums():
-    (axes,) = figures.plot_network({"mine": final_network()}).axes
+    (axes,) = figures.plot_network(final_network(), "mine").axes
     words = blocks_drawn(axes)
     assert axes.get_title(loc="left") == "mine" and words[0] == ("image: 1×28×28", "sees 1×1")
     assert words[1] == ("stem: 8×28×28", "88 parameters, sees 3×3")
@@ -99,15 +100,15 @@ def test_a_network_is_drawn_with_its_maps_parameters_and_sums():
     layer = weight_norm(nn.Conv2d(3, 4, 3))  # its weight is made of others: of each kernel a length
     layer.factor, layer.unused = nn.Parameter(torch.ones(4, 1, 1)), nn.Linear(3, 3)  # its own; never called
     layer.register_forward_hook(lambda layer, inputs, output: output * layer.factor)
-    (axes,) = figures.plot_network({"one layer": layer}, input_size=(3, 32, 32)).axes
+    (axes,) = figures.plot_network(layer, input_size=(3, 32, 32)).axes
     image, (name, cost) = blocks_drawn(axes)
     assert image == ("image: 3×32×32", "sees 1×1") and cost == f"{4 * 27 + 4 + 4 + 4} parameters, sees 3×3"
 
 
 def test_seeds_are_dots_their_mean_a_diamond_their_deviation_a_bar():
-    axes = figures.plot_seeds(RESULTS, ["small", "final", ("final", "five looks")], {"final": 98.9}).axes[0]
+    axes = figures.plot_seeds(RESULTS, ["small", "final"], {"final": 98.9}).axes[0]
     dots = [line for line in axes.lines if line.get_alpha()]
-    runs = [pd.Series(each) for each in (RECIPES["small"]["last"], *list(RECIPES["final"].values())[:2])]
+    runs = [pd.Series(RECIPES[name]["last"]) for name in ("small", "final")]
     for row, (line, bar, each) in enumerate(zip(dots, axes.containers, runs, strict=True)):
         assert list(line.get_xdata()) == list(each) and abs(line.get_ydata() - row).max() < 0.5
         assert bar[0].get_xdata() == [each.mean()] and abs(bar[0].get_ydata()[0] - row) < 0.5
@@ -120,7 +121,7 @@ def test_seeds_are_dots_their_mean_a_diamond_their_deviation_a_bar():
     assert (x, round(y)) == (98.9, 1) and text_of(axes, "your run").get_position() == (x, y)
     assert [text_of(axes, words).get_ha() for words in ("your run", "the brief")] == ["left", "right"]  # there is room
     ticks = {row: label.get_text() for row, label in zip(axes.get_yticks(), axes.get_yticklabels())}
-    assert ticks == {0: "small", 1: "final", 2: "final, five looks"} and axes.yaxis_inverted()
+    assert ticks == {0: "small", 1: "final"} and axes.yaxis_inverted()
 
 
 def named_lines(axes):
@@ -132,7 +133,7 @@ def named_lines(axes):
 def test_lines_over_epochs_seconds_and_batches():
     axes = figures.plot_epochs(RESULTS, ["small", "final"]).axes[0]
     final, small = [[1, 99.1], [2, 99.2], [3, 99.25]], [[1, 98.1], [2, 99.3]]
-    assert named_lines(axes) == {"final": (final, (3, 99.25)), "small": (small, (2, pytest.approx(99.412)))}  # apart
+    assert named_lines(axes) == {"final": (final, (3, 99.25)), "small": (small, (2, pytest.approx(99.466)))}  # apart
     check_brief(axes, 99.28, "the brief, 99.28%")
     mine = pd.DataFrame({"seconds": [13.0, 12.0], "test_accuracy": [98.5, 99.3]})
     short = pd.DataFrame({"seconds": [2.0, 2.5], "test_accuracy": [98.6, 98.7]})
@@ -140,10 +141,10 @@ def test_lines_over_epochs_seconds_and_batches():
     short = ([[2, 98.6], [4.5, 98.7]], (2, 98.6))  # named at its start
     assert named_lines(axes) == {"mine": ([[13, 98.5], [25, 99.3]], (25, 99.3)), "short": short}
     check_brief(axes, 99.0, "the brief, 99.0%")
-    upper, lower = figures.plot_schedule([0.1, 0.2, 0.1], [0.95, 0.85, 0.95]).axes
-    assert upper.lines[0].get_xydata().tolist() == [[0, 0.1], [50, 0.2], [100, 0.1]]
-    assert list(lower.lines[0].get_ydata()) == [0.95, 0.85, 0.95]
-    assert [axes.get_title(loc="left") for axes in (upper, lower)] == ["learning rate", "momentum"]
+    upper, lower = figures.plot_schedule(COMPANIONS).axes
+    rates, momenta = upper.lines[0].get_xydata(), lower.lines[0].get_ydata()
+    assert [*rates[0], *rates[-1]] == pytest.approx([0, 0.004, 100, 4e-7], abs=1e-6)
+    assert [momenta[0], momenta[rates[:, 1].argmax()]] == pytest.approx([0.95, 0.85])
     check_brief(upper, 0.01, "the brief, 0.01")
     falls, explodes = [2.3 - 0.02 * i for i in range(30)], [2.3, 50.0] + [float("nan")] * 28
     axes = figures.plot_rates({0.01: falls, 1.0: explodes}).axes[0]  # what explodes lies at the top

@@ -9,6 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 from torch import nn
 from torch.utils.data import TensorDataset
 
@@ -23,10 +24,7 @@ FEWER_IMAGES = """
 import helpers
 from torch.utils.data import TensorDataset
 load_all = helpers.load_mnist
-def load_some(*where):
-    train_set, test_set = load_all(*where)
-    return TensorDataset(*train_set[:6000]), TensorDataset(*test_set[:2000])
-helpers.load_mnist = load_some
+helpers.load_mnist = lambda *where: [TensorDataset(*part[::10]) for part in load_all(*where)]
 """
 
 
@@ -45,10 +43,8 @@ def text_of(cell) -> str:
 
 def run_notebook(notebook, folder: Path, **environment) -> None:
     """Run all cells in a folder, in a kernel with these environment variables; an error is raised."""
-    client = NotebookClient(
-        notebook, kernel_name="python3", timeout=3600, resources={"metadata": {"path": str(folder)}}
-    )
-    client.execute(env={**os.environ, **environment})
+    where = {"metadata": {"path": str(folder)}}
+    NotebookClient(notebook, timeout=3600, resources=where).execute(env={**os.environ, **environment})
 
 
 # ---- What is made from what
@@ -104,7 +100,7 @@ def test_the_network_built_cell_by_cell_is_the_brief_s(notebook, capsys):
     names = {"nn": nn}
     for cell in code_of(notebook):
         if "add_to(" in cell.source:
-            exec(re.sub(r"(?m)^(plot_network|from lesson.figures).*", "", cell.source), names)
+            exec(re.sub(r"(?m)^figures.*", "", cell.source), names)
     built, named = names["layers"], Net()
     assert [(each.kind, each.shape) for each in trace(built)] == [(each.kind, each.shape) for each in trace(named)]
     shapes = [weights.shape for weights in built.parameters()]
@@ -112,8 +108,6 @@ def test_the_network_built_cell_by_cell_is_the_brief_s(notebook, capsys):
 
 
 # ---- The files that travel in the notebook
-
-
 def test_carried_files_are_the_files_and_one_that_is_there_is_used_and_named(notebook, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (cell,) = tagged(notebook, "carried")
@@ -144,8 +138,6 @@ def test_it_runs_alone_in_an_empty_folder(notebook, tmp_path):
 
 
 # ---- What it stores
-
-
 def test_it_is_stored_as_one_full_run(notebook):
     code = code_of(notebook)
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
@@ -157,7 +149,6 @@ def test_it_is_stored_as_one_full_run(notebook):
     full = [accuracy for cell in code for accuracy in last_accuracies(cell)]
     assert len(full) >= 2 and min(full) >= 99
     assert (ROOT / refresh.NOTEBOOK).stat().st_size < 2.3e6
-    assert (ROOT / "docs" / "index.html").stat().st_size < 7e5
     (page,) = tagged(notebook, "page")
     still = base64.b64encode((ROOT / "images" / "page.png").read_bytes()).decode()
     assert still in page.outputs[0].data["text/html"]  # what shows where scripts don't run
@@ -177,16 +168,6 @@ def test_a_full_run_reaches_99_percent(notebook, tmp_path):
 
 
 # ---- Executing it, and the READMEs
-
-
-@pytest.mark.parametrize("tool, option, code", [(execute, "--help", 0), (refresh, "--chekc", 2)])
-def test_a_tool_does_nothing_where_it_is_asked_for_help_or_wrongly(tool, option, code, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["tool", option])
-    with pytest.raises(SystemExit) as ended:
-        tool.main()
-    assert ended.value.code == code
-
-
 def test_execute_shows_the_epoch_and_stores_all_outputs_or_none(tmp_path, monkeypatch, capsys):
     path, line = tmp_path / "toy.ipynb", "epoch 1: loss 0.5 in training"
     cells = [nbformat.v4.new_code_cell(f"print({line!r})"), nbformat.v4.new_code_cell("1 / 0")]
@@ -194,7 +175,7 @@ def test_execute_shows_the_epoch_and_stores_all_outputs_or_none(tmp_path, monkey
     monkeypatch.setattr("sys.argv", ["execute", str(path)])
     nbformat.write(nbformat.v4.new_notebook(cells=[heading, *cells]), path)
     before = path.read_bytes()
-    with pytest.raises(SystemExit, match="ZeroDivisionError"):
+    with pytest.raises(CellExecutionError, match="ZeroDivisionError"):
         execute.main()
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
     nbformat.write(nbformat.v4.new_notebook(cells=[heading, cells[0]]), path)
@@ -210,20 +191,16 @@ def test_readmes_give_commands_and_pictures_that_exist():
         modules = re.findall(r"python -m benchmarks\.(\w+)", text)
         assert modules and all((ROOT / "benchmarks" / f"{name}.py").exists() for name in modules)
         assert all((folder / path).exists() for path in re.findall(r"!\[.+?\]\((images/.*?)\)", text))
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (command,) = [line for line in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines() if "pytest" in line]
-    assert command in readme
-    assert ".ci/run" in (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    assert command in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_readme_s_sample_runs(tmp_path, monkeypatch, capsys):
     text = (ROOT / "README.md").read_text(encoding="utf-8").split("## Your next assignment")[1]
     sample = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
     monkeypatch.setenv("EPOCHS", "1")
-    train_set, test_set = helpers.load_mnist(ROOT / "data")
-    monkeypatch.setattr(
-        helpers, "load_mnist", lambda: [TensorDataset(*part[:n]) for part, n in ((train_set, 6000), (test_set, 1000))]
-    )
+    few = [TensorDataset(*part[::10]) for part in helpers.load_mnist(ROOT / "data")]
+    monkeypatch.setattr(helpers, "load_mnist", lambda: few)
     monkeypatch.chdir(tmp_path)
     exec(sample, {})
     assert {path.name for path in tmp_path.iterdir()} == {"curves.png", "mistakes.png"}
