@@ -54,7 +54,7 @@ CHANGES = {  # of a made file, and of what page.html makes
     "lesson/results.json": ("99.28", "99.38"),
     "docs/index.html": ("<title>", "<title>Another: "),
     "S6_Part2.ipynb": ('FILES[\\"helpers.py', 'FILES[\\"other.py'),
-    "README.md": ("99.63 ± 0.03%", "99.93 ± 0.03%"),
+    "README.md": ("99.25 ± 0.05%", "99.95 ± 0.05%"),
     "benchmarks/README.md": ("| as submitted | 5 |", "| as submitted | 6 |"),
 }
 
