@@ -131,7 +131,7 @@ def load_images(held_out: bool) -> tuple[TensorDataset, TensorDataset]:
 
 
 def run(name: str, seed: int, epochs: int, held_out=False) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Train one recipe with one seed on one thread; return rows for the files: its history, and its mistakes."""
+    """Train one recipe with one seed on one thread; return rows for the files: epochs and five looks; mistakes."""
     torch.set_num_threads(1)
     train_set, test_set = load_images(held_out)
     recipe, (images, labels) = RECIPES[name], test_set.tensors
