@@ -15,7 +15,6 @@ from lesson.results import runs_of
 
 SIGNS = LinearSegmentedColormap.from_list("signs", ["#e69f00", "white", "#003a66"])  # below zero, zero, above
 EMPTY = {"xticks": [], "yticks": [], "frame_on": False}
-ON_WHITE = {"va": "center", "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 0.5}}
 
 
 def show(axes: plt.Axes, values, title="", most=None, texts=(), outline=None) -> None:
@@ -167,7 +166,7 @@ def plot_seeds(results: dict, names: list[str], yours: dict | None = None) -> pl
     axes.axvline(results["brief"], color="C4", linewidth=1, linestyle="--", zorder=0)
     for x, y, words, colour in notes:
         side = "left" if x < sum(axes.get_xlim()) / 2 else "right"  # where there is room
-        axes.text(x, y, words, color=colour, ha=side, zorder=0.5, **ON_WHITE)
+        axes.text(x, y, words, color=colour, ha=side, va="center", zorder=0.5, bbox={"color": "white", "pad": 0.5})
     axes.locator_params(axis="x", steps=[1, 2, 5, 10], nbins=5)
     axes.set_yticks(range(len(names)), names)
     axes.set(ylim=(len(names) - 0.5, -1.2), xmargin=0.15, xlabel="test accuracy after the last epoch (%)")
@@ -228,25 +227,26 @@ def plot_distortions(images: torch.Tensor, distorted_by: dict[str, torch.Tensor]
     return figure
 
 
-def with_target(figure: plt.Figure, target: float, x: float, unit="%") -> plt.Figure:
-    """The figure, with a dashed line at the brief's figure, and its name in the line from a part x of the width on."""
-    axes = figure.axes[0]
-    axes.axhline(target, xmax=0.95, color="C4", linewidth=1, linestyle="--", zorder=0)
-    axes.text(x, target, f"the brief, {target}{unit}", transform=axes.get_yaxis_transform(), color="C4", **ON_WHITE)
+def with_target(figure: plt.Figure, target: float, unit="%") -> plt.Figure:
+    """The figure, with a dashed line at the brief's figure, named where there is room."""
+    line = figure.axes[0].axhline(target, xmax=0.95, color="C4", linewidth=1, linestyle="--", zorder=0)
+    figure.axes[0].legend([line], [f"the brief, {target}{unit}"], labelcolor="C4")
     return figure
 
 
 def draw_lines(lines: dict, ylim: tuple, xlabel: str, ylabel="test accuracy (%)", style="o-") -> plt.Figure:
-    """Lines (x, y) by name, each named at its end."""
+    """Lines (x, y) by name, each named at its end, or above it where others go on."""
     figure, axes = plt.subplots(figsize=(5.4, 2.3))
     end, height = max(x[-1] for x, _ in lines.values()), ylim[0]
     for number, (name, (x, y)) in enumerate(sorted(lines.items(), key=lambda line: line[1][1][-1])):
         axes.plot(x, y, style, markersize=3, color=f"C{number}")
-        height = min(max(y[-1], height + 0.12 * (ylim[1] - ylim[0])), ylim[1])  # so that no two names overlap
-        point, away = (x[-1], height), (4, 0)
-        if x[-1] < end / 4:  # a short line is named below its start
-            point, away = (x[0], min(max(y[0], ylim[0] + 0.15), ylim[1])), (-1, -12)
-        axes.annotate(name, point, away, "data", "offset points", color=f"C{number}", annotation_clip=False, **ON_WHITE)
+        point, away = (x[-1], y[-1]), (-2, 8)
+        if x[-1] > end / 2:
+            height = min(max(y[-1], height + 0.12 * (ylim[1] - ylim[0])), ylim[1])  # so that no two names overlap
+            point, away = (x[-1], height), (4, 0)
+        axes.annotate(
+            name, point, away, "data", "offset points", va="center", color=f"C{number}", annotation_clip=False
+        )
     axes.set(xlabel=xlabel, ylabel=ylabel, ylim=ylim, xlim=(0, None))
     axes.xaxis.set_major_locator(plt.MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     return figure
@@ -256,21 +256,21 @@ def plot_epochs(results: dict, names: list[str], ylim=(98, 99.8)) -> plt.Figure:
     """The seeds' mean test accuracy (%) after each epoch, a line for each recipe of results.json."""
     means = {name: results["recipes"][name]["by_epoch"] for name in names}
     lines = {name: (range(1, len(y) + 1), y) for name, y in means.items()}
-    return with_target(draw_lines(lines, ylim, "epoch (each line: the mean of its seeds)"), results["brief"], 0.14)
+    return with_target(draw_lines(lines, ylim, "epoch (each line: the mean of its seeds)"), results["brief"])
 
 
 def plot_seconds(histories: dict[str, pd.DataFrame], target=99.28) -> plt.Figure:
     """Test accuracy (%) against seconds of training, summed up, for fit's histories."""
     lines = {name: (run["seconds"].cumsum().values, run["test_accuracy"].values) for name, run in histories.items()}
-    return with_target(draw_lines(lines, (98, 99.8), "seconds of training"), target, 0.3)
+    return with_target(draw_lines(lines, (98, 99.8), "seconds of training"), target)
 
 
 def plot_rates(losses: dict[float, list[float]]) -> plt.Figure:
-    """Losses on the same batches, by learning rate, as means of ten batches; what is too high lies at the top."""
+    """Losses on the same batches, by learning rate, as means of ten batches; what is too high leaves the picture."""
     top = 1.3 * max(each[0] for each in losses.values())
     means = {f"rate {rate:g}": pd.Series(each).rolling(10, min_periods=1).mean() for rate, each in losses.items()}
-    lines = {name: (range(1, len(y) + 1), y.fillna(top).clip(upper=top).values) for name, y in means.items()}
-    return draw_lines(lines, (0, top), "batch", "loss (mean of ten batches)", "-")
+    lines = {name: (range(1, len(y) + 1), y.fillna(9 * top).clip(upper=9 * top).values) for name, y in means.items()}
+    return draw_lines(lines, (0, top), "batch", "loss, mean of ten", "-")
 
 
 def plot_sizes(results: dict, names: list[str], public: list[tuple[int, float]], target: float) -> plt.Figure:
@@ -278,13 +278,13 @@ def plot_sizes(results: dict, names: list[str], public: list[tuple[int, float]],
     sizes = pd.Series({name: results["recipes"][name]["parameters"] for name in names}).sort_values()
     runs = pd.DataFrame({name: runs_of(results, name) for name in sizes.index})
     figure, axes = plt.subplots(figsize=(5.4, 2.9))
-    axes.plot(*np.transpose(public), "o", color="C4", fillstyle="none", markersize=5)
+    axes.plot(*np.transpose(public), "o", color="C4", fillstyle="none", markersize=5, zorder=3)
     axes.errorbar(sizes, runs.mean(), yerr=runs.std(), fmt="o-", color="C0", capsize=3, markersize=5)
     for name, size, mean in zip(sizes.index, sizes, runs.mean()):
-        axes.annotate(name.split()[-1], (size, mean), (5, -9), textcoords="offset points", color="C0")
+        axes.annotate(name.split()[-1], (size, mean), (-5, 5), textcoords="offset points", ha="right", color="C0")
     axes.set(xscale="log", ylabel="test accuracy (%)", xlabel="parameters (numbers: widths; hollow: others' runs)")
     axes.xaxis.set(major_locator=plt.LogLocator(subs=(1, 2, 5)), major_formatter="{x:,.0f}", minor_formatter="")
-    return with_target(figure, target, 0.74)
+    return with_target(figure, target)
 
 
 def plot_schedule(recipe: Recipe, brief_rate=0.01) -> plt.Figure:
@@ -297,4 +297,4 @@ def plot_schedule(recipe: Recipe, brief_rate=0.01) -> plt.Figure:
         scheduler.step()
     table = pd.DataFrame(groups, index=np.linspace(0, 100, 1000))[["lr", "momentum"]]
     panels = table.plot(subplots=True, title=["learning rate", "momentum"], legend=False, xlabel="part of the run (%)")
-    return with_target(panels[0].figure, brief_rate, 0.4, unit="")
+    return with_target(panels[0].figure, brief_rate, unit="")

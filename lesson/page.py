@@ -35,7 +35,8 @@ def network_operations(model: torch.nn.Module) -> list[dict]:
     operations, made = trace(copy_of(model).cpu().half().float()), []  # the page keeps 16 bits of a weight
     for each in operations:
         kind, what, numbers = _needs(each, [operations[place].shape for place in each.inputs])
-        named = {"name": re.sub(r"\.\d+$", "", each.name), "kind": kind, "what": what, "inputs": each.inputs}
+        name = re.sub(r"\.\d+$", "", each.name)
+        named = {"name": f"[{name}]" if name.isdigit() else name, "kind": kind, "what": what, "inputs": each.inputs}
         seen = {"shape": [*each.shape[1:], 1, 1][:3], "start": each.start, "jump": each.jump, "field": each.field}
         made.append(named | seen | numbers)
     return made

@@ -86,9 +86,9 @@ def table_of_the_bar(results: dict, names: list[str]) -> pd.DataFrame:
     for name in names:
         recipe, last_five = results["recipes"][name], runs_of(results, name, "least_of_last_five")
         rows[name] = {
-            "parameters": f"{recipe['parameters']:,}",
-            "epochs": recipe["epochs"],
             "runs there": f"{(last_five >= 99.4).sum()} of {len(last_five)}",
             "from epoch": recipe["epochs_to"]["99.4"] or "never",
+            "epochs": recipe["epochs"],
+            "parameters": f"{recipe['parameters']:,}",
         }
     return pd.DataFrame.from_dict(rows, orient="index")

@@ -32,9 +32,9 @@ def text_of(axes, words):
 
 
 def check_brief(axes, accuracy, name):
-    """The dashed line lies at an accuracy, and its name there, too."""
+    """The dashed line lies at an accuracy, and its name is said."""
     (line,) = [line for line in axes.lines if line.get_linestyle() == "--"]
-    assert [*line.get_ydata(), text_of(axes, name).get_position()[1]] == [accuracy] * 3
+    assert line.get_ydata() == [accuracy] * 2 and axes.get_legend().get_texts()[0].get_text() == name
 
 
 def box_of(outline):
@@ -138,7 +138,7 @@ def test_lines_over_epochs_seconds_and_batches():
     mine = pd.DataFrame({"seconds": [13.0, 12.0], "test_accuracy": [98.5, 99.3]})
     short = pd.DataFrame({"seconds": [2.0, 2.5], "test_accuracy": [98.6, 98.7]})
     axes = figures.plot_seconds({"mine": mine, "short": short}, target=99.0).axes[0]
-    short = ([[2, 98.6], [4.5, 98.7]], (2, 98.6))  # named at its start
+    short = ([[2, 98.6], [4.5, 98.7]], (4.5, 98.7))
     assert named_lines(axes) == {"mine": ([[13, 98.5], [25, 99.3]], (25, 99.3)), "short": short}
     check_brief(axes, 99.0, "the brief, 99.0%")
     upper, lower = figures.plot_schedule(COMPANIONS).axes
@@ -147,10 +147,10 @@ def test_lines_over_epochs_seconds_and_batches():
     assert [momenta[0], momenta[rates[:, 1].argmax()]] == pytest.approx([0.95, 0.85])
     check_brief(upper, 0.01, "the brief, 0.01")
     falls, explodes = [2.3 - 0.02 * i for i in range(30)], [2.3, 50.0] + [float("nan")] * 28
-    axes = figures.plot_rates({0.01: falls, 1.0: explodes}).axes[0]  # what explodes lies at the top
+    axes = figures.plot_rates({0.01: falls, 1.0: explodes}).axes[0]
     lines, means = named_lines(axes), [np.mean(falls[max(0, i - 9) : i + 1]) for i in range(30)]
     assert np.allclose(lines["rate 0.01"][0], [*zip(range(1, 31), means)])
-    assert [y for _, y in lines["rate 1"][0]] == [2.3] + [axes.get_ylim()[1]] * 29
+    assert min(y for _, y in lines["rate 1"][0][1:]) > axes.get_ylim()[1]  # what explodes leaves the picture
 
 
 def test_accuracies_by_size_go_from_the_smallest_on():

@@ -277,7 +277,7 @@ def test_names_like_numbers_scores_in_the_thousands_and_fields_in_the_padding(br
     page.set_content(output_of({"64": scores, "8": padded}, made.examples)[1])
     page.evaluate("keep({layer: 1, map: 0, row: 0, column: 0})")
     field = "It sees 1×3 pixels: rows −2 to −2, columns 0 to 2; 3 of the 3 lie in the padding (orange)."
-    assert text(page, "#field") == field
+    assert text(page, "#field") == field and text(page, "#name").startswith("Layer 1, [0] (convolution 1×3)")
     assert [label.split(":")[0].strip() for label in page.locator("#switch label").all_inner_texts()] == ["64", "8"]
     page.check("#switch input >> nth=0")
     expected = log_probabilities(scores, made.examples[0][0])[0]
