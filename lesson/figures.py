@@ -242,7 +242,7 @@ def draw_lines(lines: dict, ylim: tuple, xlabel: str, ylabel="test accuracy (%)"
         axes.plot(x, y, style, markersize=3, color=f"C{number}")
         point, away = (x[-1], y[-1]), (-2, 8)
         if x[-1] > end / 2:
-            height = min(max(y[-1], height + 0.12 * (ylim[1] - ylim[0])), ylim[1])  # so that no two names overlap
+            height = min(max(y[-1], height + 0.1 * (ylim[1] - ylim[0])), ylim[1])  # so that no two names overlap
             point, away = (x[-1], height), (4, 0)
         axes.annotate(
             name, point, away, "data", "offset points", va="center", color=f"C{number}", annotation_clip=False
