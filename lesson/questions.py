@@ -111,7 +111,7 @@ def problem_of(network: nn.Module) -> str:
 def check_moved(network: nn.Module) -> None:
     """Print whether conv1 of the brief's network has conv2's stride now, and what its layers see."""
     if problem := problem_of(network):
-        print(f"{problem} (Only one of the two has a stride of 2.)")
+        print(f"{problem} (Only one of the two should have a stride of 2.)")
         return
     try:
         table = receptive_field(network).set_index("layer")
