@@ -1,4 +1,4 @@
-"""The lesson's own drawings: each function returns a figure, and expects helpers.STYLE in plt.rcParams."""
+"""The lesson's own drawings, in the style of helpers.STYLE, which is set here: each function returns a figure."""
 
 import copy
 
@@ -8,11 +8,12 @@ import pandas as pd
 import torch
 from matplotlib.colors import LinearSegmentedColormap
 
-from helpers import SHIFTS
+from helpers import SHIFTS, STYLE, five_looks, log_probabilities, shifted
 from lesson.fields import Operation, trace
 from lesson.recipes import Recipe
 from lesson.results import runs_of
 
+plt.rcParams.update(STYLE)
 SIGNS = LinearSegmentedColormap.from_list("signs", ["#e69f00", "white", "#003a66"])  # below zero, zero, above
 EMPTY = {"xticks": [], "yticks": [], "frame_on": False}
 
@@ -161,7 +162,7 @@ def plot_seeds(results: dict, names: list[str], yours: dict | None = None) -> pl
         axes.text(1.02, row, f"{runs.mean():.2f}%", **in_margin)
         if name in (yours or {}):
             axes.plot(yours[name], row - 0.4, "*", color="C1", markeredgecolor="black", markersize=13)
-            notes.append((yours[name], row - 0.4, "   your run   ", "black"))
+            notes.append((yours[name], row - 0.4, f"   your run, {yours[name]:.2f}%   ", "black"))
     axes.text(1.02, -0.95, "mean", **in_margin)
     axes.axvline(results["brief"], color="C4", linewidth=1, linestyle="--", zorder=0)
     for x, y, words, colour in notes:
@@ -203,25 +204,26 @@ def plot_maps(model: torch.nn.Module, image: torch.Tensor, layers: list[str]) ->
     return figure
 
 
-def plot_looks(looks: torch.Tensor, scores: torch.Tensor, mean: torch.Tensor, label: int) -> plt.Figure:
-    """An image moved by SHIFTS, looks (5, 1, 28, 28), and the answers, log-probabilities scores (5, 10), mean (10,)."""
+def plot_looks(model: torch.nn.Module, image: torch.Tensor, label: int) -> plt.Figure:
+    """An image (1, 1, 28, 28) moved by SHIFTS, the answer to each, and that of five looks, their mean."""
+    looks = torch.cat([shifted(image, *shift) for shift in SHIFTS])
     words = {(0, 0): "as it is", (-1, 0): "up ↑", (1, 0): "down ↓", (0, -1): "← left", (0, 1): "right →"}
     figure, panels = plt.subplots(1, len(looks) + 1, figsize=(5.4, 1.7), subplot_kw=EMPTY)
     for axes, look, shift in zip(panels, looks.cpu(), SHIFTS):
         show(axes, look[0], words.get(shift, f"{shift}"), outline=looks[0, 0].cpu())
     panels[-1].set(aspect="equal", title="their mean")
-    for axes, answers in zip(panels, [*scores, mean]):
-        probability, answer = answers.softmax(0).max(0)
+    for axes, answers in zip(panels, [*log_probabilities(model, looks), *five_looks(model, image)]):
+        probability, answer = answers.exp().max(0)
         mark, colour = ("✓", "C2") if answer == label else ("✗", "C3")
         axes.set_xlabel(f"{answer} {mark}\n{100 * probability:.0f}%", color=colour, fontsize=11)
     return figure
 
 
-def plot_distortions(images: torch.Tensor, distorted_by: dict[str, torch.Tensor]) -> plt.Figure:
-    """Images (N, channels, rows, columns) in grey, distorted in several named ways, a row each, with their outline."""
-    figure, grid = plt.subplots(len(distorted_by), len(images), figsize=(5.4, 0.7 * len(distorted_by)), squeeze=False)
-    for row, (name, distorted) in zip(grid, distorted_by.items()):
-        for axes, after, before in zip(row, distorted.cpu(), images.cpu()):
+def plot_distortions(images: torch.Tensor, ways: dict) -> plt.Figure:
+    """Images (N, channels, rows, columns) in grey, distorted in several ways, a named row each, with their outline."""
+    figure, grid = plt.subplots(len(ways), len(images), figsize=(5.4, 0.7 * len(ways)), squeeze=False)
+    for row, (name, distort) in zip(grid, ways.items()):
+        for axes, after, before in zip(row, distort(images).cpu(), images.cpu()):
             show(axes, after.mean(0), outline=before.mean(0))
         row[0].set_ylabel(name, rotation=0, ha="right", va="center")
     return figure
@@ -235,18 +237,17 @@ def with_target(figure: plt.Figure, target: float, unit="%") -> plt.Figure:
 
 
 def draw_lines(lines: dict, ylim: tuple, xlabel: str, ylabel="test accuracy (%)", style="o-") -> plt.Figure:
-    """Lines (x, y) by name, each named at its end, or above it where others go on."""
+    """Series over their index, by name, each named at its end, or above it where others go on."""
     figure, axes = plt.subplots(figsize=(5.4, 2.3))
-    end, height = max(x[-1] for x, _ in lines.values()), ylim[0]
-    for number, (name, (x, y)) in enumerate(sorted(lines.items(), key=lambda line: line[1][1][-1])):
-        axes.plot(x, y, style, markersize=3, color=f"C{number}")
-        point, away = (x[-1], y[-1]), (-2, 8)
-        if x[-1] > end / 2:
-            height = min(max(y[-1], height + 0.1 * (ylim[1] - ylim[0])), ylim[1])  # so that no two names overlap
-            point, away = (x[-1], height), (4, 0)
-        axes.annotate(
-            name, point, away, "data", "offset points", va="center", color=f"C{number}", annotation_clip=False
-        )
+    end, height = max(y.index[-1] for _, y in lines.items()), ylim[0]
+    for number, (name, y) in enumerate(sorted(lines.items(), key=lambda line: line[1].iloc[-1])):
+        axes.plot(y, style, markersize=3, color=f"C{number}")
+        x, last, away = y.index[-1], y.iloc[-1], (-2, 8)
+        if x > end / 2:
+            last = height = min(max(last, height + 0.1 * (ylim[1] - ylim[0])), ylim[1])  # so that no two names overlap
+            away = (4, 0)
+        where = {"xytext": away, "textcoords": "offset points", "va": "center", "annotation_clip": False}
+        axes.annotate(name, (x, last), color=f"C{number}", **where)
     axes.set(xlabel=xlabel, ylabel=ylabel, ylim=ylim, xlim=(0, None))
     axes.xaxis.set_major_locator(plt.MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     return figure
@@ -254,23 +255,22 @@ def draw_lines(lines: dict, ylim: tuple, xlabel: str, ylabel="test accuracy (%)"
 
 def plot_epochs(results: dict, names: list[str], ylim=(98, 99.8)) -> plt.Figure:
     """The seeds' mean test accuracy (%) after each epoch, a line for each recipe of results.json."""
-    means = {name: results["recipes"][name]["by_epoch"] for name in names}
-    lines = {name: (range(1, len(y) + 1), y) for name, y in means.items()}
+    lines = {name: pd.Series(dict(enumerate(results["recipes"][name]["by_epoch"], 1))) for name in names}
     return with_target(draw_lines(lines, ylim, "epoch (each line: the mean of its seeds)"), results["brief"])
 
 
 def plot_seconds(histories: dict[str, pd.DataFrame], target=99.28) -> plt.Figure:
     """Test accuracy (%) against seconds of training, summed up, for fit's histories."""
-    lines = {name: (run["seconds"].cumsum().values, run["test_accuracy"].values) for name, run in histories.items()}
+    lines = {name: run.set_index(run["seconds"].cumsum())["test_accuracy"] for name, run in histories.items()}
     return with_target(draw_lines(lines, (98, 99.8), "seconds of training"), target)
 
 
 def plot_rates(losses: dict[float, list[float]]) -> plt.Figure:
     """Losses on the same batches, by learning rate, as means of ten batches; what is too high leaves the picture."""
     top = 1.3 * max(each[0] for each in losses.values())
-    means = {f"rate {rate:g}": pd.Series(each).rolling(10, min_periods=1).mean() for rate, each in losses.items()}
-    lines = {name: (range(1, len(y) + 1), y.fillna(9 * top).clip(upper=9 * top).values) for name, y in means.items()}
-    return draw_lines(lines, (0, top), "batch", "loss, mean of ten", "-")
+    table = pd.DataFrame({f"rate {rate:g}": each for rate, each in losses.items()})
+    means = table.set_index(table.index + 1).rolling(10, min_periods=1).mean()
+    return draw_lines(means.fillna(9 * top).clip(upper=9 * top), (0, top), "batch", "loss, mean of ten", "-")
 
 
 def plot_sizes(results: dict, names: list[str], public: list[tuple[int, float]], target: float) -> plt.Figure:

@@ -9,22 +9,22 @@ from pathlib import Path
 import torch
 from IPython.display import display
 
-from helpers import MEAN, STD, log_probabilities, normalise
+from helpers import MEAN, STD, log_probabilities, normalise, print_epoch
 from lesson.fields import Operation, copy_of, trace
 
 TEMPLATE = Path(__file__).with_name("page.html")
 
 
 class Stops(list):
-    """For fit's after_epoch: pairs (epoch, copy of the model), as it is now, after these epochs, and after the last."""
+    """Pairs (epoch, copy of the model): as it is now, after these epochs, and the last; fit calls it, it calls then."""
 
-    def __init__(self, model: torch.nn.Module, epochs=(0, 1, 2, 5, 10, 20)):
+    def __init__(self, model: torch.nn.Module, then=print_epoch, epochs=(0, 1, 2, 5, 10, 20)):
         super().__init__([(0, copy_of(model))])
-        self.model, self.epochs = model, epochs
+        self.model, self.then, self.epochs = model, then, epochs
 
     def __call__(self, history: list[dict]) -> None:
-        asked_for = [(epoch, model) for epoch, model in self if epoch in self.epochs]
-        self[:] = [*asked_for, (len(history), copy_of(self.model))]
+        self[:] = [stop for stop in self if stop[0] in self.epochs] + [(len(history), copy_of(self.model))]
+        self.then(history)
 
 
 def network_operations(model: torch.nn.Module) -> list[dict]:

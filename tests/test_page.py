@@ -170,14 +170,14 @@ def test_a_stored_page_is_small_runs_in_its_frame_and_is_made_again_from_its_dat
 
 
 def test_stops_are_copies_from_before_the_training_to_its_last_epoch():
-    model, history = nn.Linear(1, 1), []
-    stops = Stops(model, (0, 1, 4))
+    model, history, called = nn.Linear(1, 1), [], []
+    stops = Stops(model, called.append, (0, 1, 4))
     for epoch in range(1, 4):
         model.weight.data.fill_(epoch)
         history.append({"epoch": epoch})
         stops(history)
     assert [(epoch, copied.weight.item()) for epoch, copied in stops[1:]] == [(1, 1), (3, 3)]
-    assert stops[0][0] == 0 and abs(stops[0][1].weight.item()) < 1
+    assert stops[0][0] == 0 and abs(stops[0][1].weight.item()) < 1 and called == [history] * 3
 
 
 def test_it_computes_what_pytorch_computes(every, made):
@@ -511,9 +511,8 @@ def test_an_accessibility_checker_finds_nothing(opened):
 @pytest.mark.skipif(not shutil.which("firefox-esr"), reason="no Firefox is installed")
 def test_firefox_answers_as_well(output, tmp_path):
     """A page that turns lime where its answer is right, photographed by Firefox itself: that needs no driver."""
-    script = (
-        "think(); if ($('answer').innerText.startsWith('Answer: 4 ')) document.body.outerHTML = '<body bgcolor=lime>'"
-    )
+    turn = "document.body.outerHTML = '<body bgcolor=lime>'"
+    script = f"think(); if ($('answer').innerText.startsWith('Answer: 4 ')) {turn}"
     page, picture = tmp_path / "page.html", tmp_path / "page.png"
     page.write_text(f"{output[1]}<script>{script}</script>", encoding="utf-8")
     command = ["firefox-esr", "--headless", "--profile", tmp_path, "--screenshot", picture, page.as_uri()]

@@ -10,13 +10,13 @@ from torch.utils.data import TensorDataset
 
 from lesson import questions
 from lesson.networks import Net
-from lesson.recipes import REPAIRED, run_recipe
-from lesson.results import compare
+from lesson.recipes import REPAIRED, STEPS, run_recipe
+from lesson.results import compare, read_results, table_of_gains
 
 
 def test_guesses_are_compared_and_counted(capsys, monkeypatch):
     displayed, guesses = [], questions.Guesses()
-    monkeypatch.setattr(questions, "display", lambda data, raw: displayed.append(data["text/html"]))
+    monkeypatch.setattr("IPython.display.display", lambda data, raw: displayed.append(data["text/html"]))
     guesses.check("nothing", None, 13, "Why < when.")  # folded, with the question outside
     assert re.fullmatch("<details><summary>nothing.*</summary>.*13. Why &lt; when.</details>", displayed[0])
     guesses.score()
@@ -32,9 +32,17 @@ def test_guesses_are_compared_and_counted(capsys, monkeypatch):
     assert lines[8:] == ["3 of 4 guesses were right; not made: 2.", "- look again: 12"]
 
 
+def test_answers_of_the_study_are_its_results():
+    found = read_results()
+    gains = table_of_gains(found, [recipe.name for recipe in STEPS])["gain"].astype(float)
+    enough = [each["parameters"] for each in found["recipes"].values() if pd.Series(each["last"]).mean() > 99.4]
+    assert questions.ANSWERS["the change that buys most"][0] == gains.idxmax()
+    assert questions.ANSWERS["parameters that are enough for 99.4%"][0] == min(enough)
+
+
 def test_readings_are_counted(capsys, monkeypatch):
     folded = []
-    monkeypatch.setattr(questions, "display", lambda data, raw: folded.append(data["text/plain"].splitlines()))
+    monkeypatch.setattr("IPython.display.display", lambda data, raw: folded.append(data["text/plain"].splitlines()))
     for guess in (None, "12?", "1 2?4", "1234"):
         questions.check_readings(guess, [1, 2, 3, 4], [[70 + n, n, 9] for n in range(4)])
     assert folded[0][:2] == ["1: 1, not 0: 9 runs", "2: 2, not 1: 9 runs"] and len(folded[0]) == 4

@@ -1,10 +1,13 @@
-"""A picture that moves: a kernel goes over a digit, and its map fills."""
+"""What the lesson shows besides figures: source, answers that unfold, and a picture that moves."""
 
+import html
+import inspect
 import io
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from IPython import display
 from PIL import Image, ImageDraw, ImageFont
 
 from lesson.figures import SIGNS
@@ -12,7 +15,20 @@ from lesson.figures import SIGNS
 SCALE = 9  # pixels of the picture for each of the digit's
 
 
-def animate_convolution(digit: torch.Tensor, result: torch.Tensor, frames: int = 40) -> bytes:
+def show_source(thing) -> display.Markdown:
+    """The source of a function or class, without its docstring."""
+    head, _, body = inspect.getsource(thing).split('"""', 2)
+    return display.Markdown(f"```python\n{head.rstrip()}{body}```")
+
+
+def show_folded(summary: str, text: str) -> None:
+    """Show a line; the text comes when it is clicked, also where nothing runs."""
+    lines = html.escape(text).replace("\n", "<br>")
+    folded = f"<details><summary>{html.escape(summary)}</summary>{lines}</details>"
+    display.display({"text/html": folded, "text/plain": text}, raw=True)
+
+
+def animate_convolution(digit: torch.Tensor, result: torch.Tensor, frames: int = 40) -> display.Image:
     """A PNG that moves: a 3x3 kernel goes over a digit (28, 28), and its map (26, 26) fills; three rounds, then still."""
     ink = plt.get_cmap("gray_r")(digit.numpy(), bytes=True)[..., :3]
     signs = SIGNS((result / result.abs().max() / 2 + 0.5).numpy(), bytes=True)[..., :3]
@@ -23,7 +39,7 @@ def animate_convolution(digit: torch.Tensor, result: torch.Tensor, frames: int =
     file, times = io.BytesIO(), [1000] + [100] * (frames - 1) + [1000]  # milliseconds
     # The whole map comes first: it is what shows where nothing moves, and in print.
     whole.save(file, "PNG", save_all=True, append_images=moving, duration=times, loop=3)
-    return file.getvalue()
+    return display.Image(file.getvalue())
 
 
 def draw_frame(ink: np.ndarray, signs: np.ndarray, count: int) -> Image.Image:
