@@ -9,16 +9,23 @@ import numpy as np
 import torch
 from IPython import display
 from PIL import Image, ImageDraw, ImageFont
+from pygments import highlight
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import PythonLexer
 
 from lesson.figures import SIGNS
 
 SCALE = 9  # pixels of the picture for each of the digit's
 
 
-def show_source(thing) -> display.Markdown:
-    """The source of a function or class, without its docstring."""
+def show_source(thing) -> None:
+    """Show the source of a function or class, without its docstring."""
     head, _, body = inspect.getsource(thing).split('"""', 2)
-    return display.Markdown(f"```python\n{head.rstrip()}{body}```")
+    source = head.rstrip() + body
+    # Styles stand in the output itself: in Markdown, a page that nbconvert makes breaks code inside words.
+    lines = "font-family: monospace; white-space: pre; word-break: normal; overflow-x: auto"
+    coloured = highlight(source, PythonLexer(), HtmlFormatter(noclasses=True, nobackground=True, prestyles=lines))
+    display.display({"text/html": coloured, "text/plain": source}, raw=True)
 
 
 def show_folded(summary: str, text: str) -> None:
