@@ -24,7 +24,7 @@ ANSWERS = {  # question: the truth, why it is so, and how far off a number may b
     "the loss of knowing nothing": (2.303,
         "Each digit gets a tenth, and -ln(1/10) = 2.303: about where every training here begins.", 0.1),
     "the best of four learning rates": (0.1, "The next cell shows all four.", 0),
-    "the change that buys most": ("augmentation", "One-cycle comes next.", 0),
+    "the step that buys most": ("augmentation", "One-cycle comes next.", 0),
     "parameters that are enough for 99.4%": (4598, "See the picture.", 2299),
 }  # fmt: skip
 

@@ -36,7 +36,7 @@ def test_answers_of_the_study_are_its_results():
     found = read_results()
     gains = table_of_gains(found, [recipe.name for recipe in STEPS])["gain"].astype(float)
     enough = [each["parameters"] for each in found["recipes"].values() if pd.Series(each["last"]).mean() > 99.4]
-    assert questions.ANSWERS["the change that buys most"][0] == gains.idxmax()
+    assert questions.ANSWERS["the step that buys most"][0] == gains.idxmax()
     assert questions.ANSWERS["parameters that are enough for 99.4%"][0] == min(enough)
 
 
