@@ -265,10 +265,10 @@ def plot_seconds(histories: dict[str, pd.DataFrame], target=99.28) -> plt.Figure
     return with_target(draw_lines(lines, (98, 99.8), "seconds of training"), target)
 
 
-def plot_rates(losses: dict[float, list[float]]) -> plt.Figure:
-    """Losses on the same batches, by learning rate, as means of ten batches; what is too high leaves the picture."""
+def plot_rates(losses: dict[str, list[float]]) -> plt.Figure:
+    """Losses on the same batches, by name, as means of ten batches; what is too high leaves the picture."""
     top = 1.3 * max(each[0] for each in losses.values())
-    table = pd.DataFrame({f"rate {rate:g}": each for rate, each in losses.items()})
+    table = pd.DataFrame(losses)
     means = table.set_index(table.index + 1).rolling(10, min_periods=1).mean()
     return draw_lines(means.fillna(9 * top).clip(upper=9 * top), (0, top), "batch", "loss, mean of ten", "-")
 

@@ -8,9 +8,10 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from helpers import count_parameters
+from helpers import check_batch, count_parameters
 from lesson.display import show_folded
 from lesson.fields import measured_receptive_field, receptive_field
+from lesson.page import network_operations
 from lesson.recipes import Recipe, run_recipe
 from lesson.results import compare
 
@@ -54,7 +55,7 @@ class Guesses:
                 self.right[question] = None
                 return
         self.right[question] = right
-        answer = f"{question}: {truth if isinstance(truth, str) else f'{truth:,}'}. {why}"
+        answer = f"{question[0].upper()}{question[1:]}: {truth if isinstance(truth, str) else f'{truth:,}'}. {why}"
         if guess is None:  # for who reads where nothing runs: the answer shows when asked for
             show_folded(f"{question}: the answer", answer)
         else:
@@ -90,27 +91,27 @@ def check_readings(guess: str | None, labels: list[int], hardest: list[list[int]
 
 
 def problem_of(network: nn.Module) -> str:
-    """What keeps a network from giving ten numbers for each 28x28 image, in a line; empty if nothing does."""
+    """What keeps a network from ten scores for each 28x28 image, or from the page, in a line; empty if nothing does."""
     if not isinstance(network, nn.Module):
         return f"This is no network but {network!r}: return one, made with its parentheses, as Net() is."
     try:
-        shape = tuple(network.eval()(torch.zeros(2, 1, 28, 28)).shape)
+        answers = network.eval()(torch.zeros(2, 1, 28, 28))
+        shape = tuple(answers.shape)
+        if shape == (2, 10):
+            check_batch(answers, torch.tensor([0, 9]))
+            network_operations(network)
     except Exception as error:  # a student's forward may raise anything
         lines = str(error).splitlines() or [type(error).__name__]
-        return f"No image gets through yet: {lines[0]}"
+        return f"This doesn't work yet: {lines[0]}"
     return "" if shape == (2, 10) else f"Two images give numbers of shape {shape}, not (2, 10): look at the sizes."
 
 
 def check_moved(network: nn.Module) -> None:
     """Print whether conv1 of the brief's network has conv2's stride now, and what its layers see."""
     if problem := problem_of(network):
-        print(f"{problem} (Only one of the two should have a stride of 2.)")
+        print(f"{problem} (Only the stride moves: padding and channels stay.)")
         return
-    try:
-        table = receptive_field(network).set_index("layer")
-    except ValueError as error:
-        print(f"The rule gives no fields here: {error}")
-        return
+    table = receptive_field(network).set_index("layer")
     jump, field = table["jump"].get("conv1"), table["receptive_field"].get("conv2")
     verdicts = {(1, 5): "nothing is moved yet", (2, 7): "right, it reads three numbers that are now 2 pixels apart"}
     print(f"conv2 sees {field} pixels: {verdicts.get((jump, field), 'move only the stride, and keep 3×3 kernels')}")
@@ -123,11 +124,12 @@ def check_half(network: nn.Module) -> bool:
         print(problem)
         return False
     parameters = count_parameters(network)
-    sees_all = measured_receptive_field(network) == (28, 28)
+    field = measured_receptive_field(network)
+    part = "all" if field == (28, 28) else f"only {field[0]}×{field[1]}"
     under = f"under 10,000: {'yes' if parameters < 10_000 else 'no'}"
     print("nothing is changed yet" if parameters == 19_930 else under)
-    print(f"{parameters:,} parameters; the output sees {'all' if sees_all else 'only a part'} of the image")
-    return parameters < 10_000 and sees_all
+    print(f"{parameters:,} parameters; the output sees {part} of the image")
+    return parameters < 10_000 and part == "all"
 
 
 def check_change(mine: Recipe, base: Recipe, train_set: TensorDataset, device="cpu") -> None:
