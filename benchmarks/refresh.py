@@ -175,7 +175,7 @@ def photograph(document: str) -> None:
         opened.evaluate("keep({layer: 7, map: 4, row: 6, column: 6})")  # in conv3
         opened.locator("#needed", has_text=re.compile("Of the maps|Whichever")).wait_for()  # it takes a while
         opened.screenshot(path=still)
-    Image.open(still).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, 2).save(still, optimize=True)
+    Image.open(still).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=2).save(still, optimize=True)
 
 
 def main() -> None:
