@@ -137,9 +137,10 @@ def test_lines_over_epochs_seconds_and_batches():
     check_brief(axes, 99.28, "the brief, 99.28%")
     mine = pd.DataFrame({"seconds": [13.0, 12.0], "test_accuracy": [98.5, 99.3]})
     short = pd.DataFrame({"seconds": [2.0, 2.5], "test_accuracy": [98.6, 98.7]})
-    axes = figures.plot_seconds({"mine": mine, "short": short}).axes[0]
+    axes = figures.plot_seconds({"mine": mine, "short": short}, target=99.0).axes[0]
     expected = {"mine": ([[13, 98.5], [25, 99.3]], (25, 99.3)), "short": ([[2, 98.6], [4.5, 98.7]], (4.5, 98.7))}
     assert named_lines(axes) == expected
+    check_brief(axes, 99.0, "the brief, 99.0%")
     upper, lower = figures.plot_schedule(COMPANIONS).axes
     rates, momenta = upper.lines[0].get_xydata(), lower.lines[0].get_ydata()
     assert [*rates[0], *rates[-1]] == pytest.approx([0, 0.004, 100, 4e-7], abs=1e-6)

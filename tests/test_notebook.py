@@ -48,8 +48,6 @@ def run_notebook(notebook, folder: Path, **environment) -> None:
 
 
 # ---- What is made from what
-
-
 CHANGES = {  # of a made file, and of what page.html makes
     "lesson/results.json": ("99.28", "99.38"),
     "docs/index.html": ("<title>", "<title>Another: "),

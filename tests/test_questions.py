@@ -10,8 +10,8 @@ from torch.utils.data import TensorDataset
 
 from lesson import questions
 from lesson.networks import Net
-from lesson.recipes import REPAIRED, STEPS, run_recipe
-from lesson.results import compare, read_results, table_of_gains
+from lesson.recipes import REPAIRED, run_recipe
+from lesson.results import compare
 
 
 def test_guesses_are_compared_and_counted(capsys, monkeypatch):
@@ -30,14 +30,6 @@ def test_guesses_are_compared_and_counted(capsys, monkeypatch):
     assert [line.split(":")[0] for line in lines[1:5]] == ["Yes. 13", "Yes. 9000", "Not 12. 12", "Yes. One-Cycle"]
     assert [line.split(":")[0] for line in lines[5:8]] == [f"{no!r} is no number" for no in ("2,3", (2, 3), "two")]
     assert lines[8:] == ["3 of 4 guesses were right; not made: 2.", "- look again: 12"]
-
-
-def test_answers_of_the_study_are_its_results():
-    found = read_results()
-    gains = table_of_gains(found, [recipe.name for recipe in STEPS])["gain"].astype(float)
-    enough = [each["parameters"] for each in found["recipes"].values() if pd.Series(each["last"]).mean() > 99.4]
-    assert questions.ANSWERS["the step that buys most"][0] == gains.idxmax()
-    assert questions.ANSWERS["parameters that are enough for 99.4%"][0] == min(enough)
 
 
 def test_readings_are_counted(capsys, monkeypatch):

@@ -17,7 +17,8 @@ from benchmarks import refresh, study
 from helpers import BACKGROUND, count_parameters
 from lesson import networks, recipes
 from lesson.networks import small_network
-from lesson.recipes import AS_SUBMITTED, FAST, FINAL, RECIPES, UNDISTORTED, RandomDistortion, run_recipe
+from lesson.questions import ANSWERS
+from lesson.recipes import AS_SUBMITTED, FAST, FINAL, RECIPES, STEPS, UNDISTORTED, RandomDistortion, run_recipe
 from lesson.results import closing_table, compare, read_results, table_of_gains, table_of_the_bar
 
 
@@ -94,11 +95,11 @@ def test_the_average_copies_the_first_batch_then_moves_by_nine_over_ten_and_more
         assert average.module.running_mean.item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_networks_answer_with_log_probabilities():
+def test_networks_are_as_large_as_the_lesson_says_and_answer_with_log_probabilities():
     for name, recipe in RECIPES.items():
         answer = recipe.network().eval()(noise(4, 28))
         assert answer.shape == (4, 10) and torch.allclose(answer.exp().sum(1), torch.ones(4))
-        assert count_parameters(recipe.network()) < 20_000 and recipe.name == name
+        assert count_parameters(recipe.network()) == read_results()["recipes"][name]["parameters"] < 20_000
 
 
 # ---- A recipe's run
@@ -306,9 +307,14 @@ def test_a_run_holds_the_bar_where_none_of_its_last_epochs_is_below():
     assert found["recipes"]["final"]["epochs_to"] == {"99.0": 1, "99.3": 1, "99.4": 4}
 
 
-def test_the_run_that_is_shown_as_dead_is_dead():
-    """While the digit is dead, its images alone cost a tenth of 2.3."""
-    dead = read_results()["dead_digit"]
+def test_what_the_lesson_asks_and_tells_of_the_study_is_so():
+    """While a digit is dead, its images alone cost a tenth of 2.3."""
+    found = read_results()
+    gains = table_of_gains(found, [recipe.name for recipe in STEPS])["gain"].astype(float)
+    enough = [each["parameters"] for each in found["recipes"].values() if pd.Series(each["last"]).mean() > 99.4]
+    assert ANSWERS["the step that buys most"][0] == gains.idxmax()
+    assert ANSWERS["parameters that are enough for 99.4%"][0] == min(enough)
+    dead = found["dead_digit"]
     assert sum(loss > 0.23 for loss in dead["test_loss"]) >= 3 and min(dead["test_accuracy"][2:]) > 98
 
 

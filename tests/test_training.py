@@ -218,8 +218,9 @@ def one_cycle(optimizer):
 
 
 def test_one_cycle_moves_with_every_batch_or_is_refused():
-    history = run(4, one_cycle, step_every="batch")[2]  # from 1/25 of the peak up, and from the second epoch down
-    assert history["lr"].tolist() == pytest.approx([0.016, 0.3978, 0.2590, 0.0534], rel=1e-3)
+    """Of three an epoch: up from 1/25 of the peak, which lies at 0.3 * 12 - 1 batches, and down along a cosine."""
+    falling = 0.2 * (1 + np.cos(np.pi * (np.array([3, 6, 9]) - 2.6) / 8.4))
+    assert run(4, one_cycle, step_every="batch")[2]["lr"].tolist() == pytest.approx([0.016, *falling], rel=1e-3)
     with pytest.raises(ValueError, match='"batch" or "epoch", got \'Batch\''):
         run(step_every="Batch")
     with pytest.raises(ValueError, match="plans 12 steps for 1 epochs"):
@@ -277,6 +278,7 @@ def test_the_file_is_whole_at_any_moment_and_replaced_without_resume(tmp_path, m
 def test_what_is_no_checkpoint_is_named_and_left_alone(resume, tmp_path, capsys):
     torch.save(small_net().state_dict(), tmp_path / "weights.pt")
     torch.save({"history": [], "parts": [small_net()]}, tmp_path / "object.pt")  # which could run code
+    (tmp_path / "empty.pt").touch()
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     for path in (tmp_path, *before):
         with pytest.raises(ValueError, match=f"{path.name} is no checkpoint"):
@@ -311,6 +313,7 @@ def test_digits_mistakes_and_confusion_show_what_they_are_given():
     axes = helpers.plot_confusion(torch.tensor([1, 2, 2, 2, 3]), torch.tensor([1, 1, 1, 2, 3])).axes[0]
     texts = {(text.get_position()[1], text.get_position()[0]): text.get_text() for text in axes.texts}
     assert (texts[2, 1], texts[1, 1], texts[1, 2]) == ("2", "1", "·") and len(texts) == 100
+    assert len(helpers.plot_confusion(labels, labels + 1, classes=11).axes[0].texts) == 11**2
     for answers in (labels + 1, labels - 1):
         with pytest.raises(ValueError, match="classes=10, got"):
             helpers.plot_confusion(labels, answers)
@@ -326,6 +329,7 @@ def test_curves_show_the_history():
     assert [accuracy.texts[0].get_text(), *accuracy.lines[2].get_ydata()] == ["99.4%", 99.4, 99.4]
     assert loss.get_title("left") + loss.get_title() == "title"
     assert list(rate.lines[0].get_ydata()) == history["lr"].tolist() and rate.get_xlim() == (0.5, 5.5)
+    assert len(helpers.plot_curves(history[:1]).axes[1].lines) == 2  # no target is drawn unasked
 
 
 def test_growing_curves_are_one_picture_and_in_a_script_lines(tmp_path, monkeypatch, capsys):
